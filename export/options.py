@@ -49,7 +49,8 @@ class ExportOptions:
         target_size: most bytes that the whole bundle may take; with quantize auto.
         target_bits: most bits per weight of its matrices, scales and zero points included; with quantize auto.
         max_loss: most that a decoder's or an encoder-decoder's perplexity may grow, as a share, or an encoder's mean
-            cosine be below 1, its scores differ on average, or the tokens that CTC writes change; with quantize auto.
+            cosine be below 1, its scores differ on average, or what a speech model writes change (of CTC tokens, of
+            others words); with quantize auto.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
         target: cpu, gpu, or both as ``cpu,gpu``.
         dtype: of the numbers that a GPU computes with: float16 or bfloat16.

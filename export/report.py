@@ -55,7 +55,8 @@ class FrontierPoint:
         size: bytes of the bundle, at most.
         bits: per weight, with scales and zero points.
         damage: estimated; of a decoder KL in nats before error feedback, of an encoder half the squared relative error.
-        loss: measured by running it, as a share: the growth of perplexity, or 1 - cosine; None where it was not run.
+        loss: measured by running it, as a share: the growth of perplexity, 1 - cosine, or the tokens or words that
+            change; None where it was not run.
         chosen: whether the bundle is stored so.
         time: of its products, from a table, in what they take in 4 bits with blocks of 64; None where it is not known.
     """

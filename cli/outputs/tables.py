@@ -40,6 +40,8 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
             ("mean KL", f"{measured.mean_kl:.4f} nats"),
             ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
         ]
+        if measured.word_errors is not None:
+            lines.append(("words changed", f"{measured.word_errors:.2%} of {measured.words} that float32 writes"))
     if parity.prompts is not None:
         of_prompts = f"{parity.prompts.mean_kl:.4f} nats mean KL, perplexity {parity.prompts.perplexity_quantized:.2f}"
         lines.append(("long prompts", of_prompts))

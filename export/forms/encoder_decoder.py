@@ -26,15 +26,14 @@ from triform.export.describe.special_tokens import (
     tokens_of,
 )
 from triform.export.forms.encoder_decoders.gpu import FloatPair, build_pair_for_gpu
-from triform.export.forms.encoder_decoders.graph import Graphs
+from triform.export.forms.encoder_decoders.graph import DECODER_FILE, ENCODER_FILE, Graphs
 from triform.export.forms.encoder_decoders.stored import (
-    DECODER_FILE,
-    ENCODER_FILE,
     Calibration,
     store_quantized,
     write_floats_to_calibrate,
     write_floats_to_keep,
 )
+from triform.export.forms.encoder_decoders.words import listening_to
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet_torch, trace
@@ -145,7 +144,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 gpu, gpu_parity = build_pair_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
-            calibration = Calibration(checkpoint, sources, reference, max_length)
+            listening = None
+            if options.max_loss is not None:
+                described = encoder_decoder_manifest(checkpoint, kind, {}, cache, max_length, info)
+                listening = listening_to(described, folder)
+            calibration = Calibration(checkpoint, sources, reference, max_length, listening)
             quantization, of_quantized = store_quantized(graphs, floats, calibration, options, folder, cache, clock)
             parity = dataclasses.replace(parity, quantized=of_quantized)
         with clock.step("write"):

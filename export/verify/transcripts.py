@@ -21,8 +21,8 @@ def written(logits: NDArray[Any], blank: int) -> list[int]:
     return [item.token for item in [*decoder.feed(logits), *decoder.finish()]]
 
 
-def token_errors(transcripts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> float:
-    """Tokens to insert, delete or replace (Levenshtein 1966), per token of the expected transcripts.
+def token_errors(transcripts: Iterable[tuple[Sequence[object], Sequence[object]]]) -> float:
+    """Tokens, or words, to insert, delete or replace (Levenshtein 1966), per one of the expected transcripts.
 
     Args:
         transcripts: expected and actual ones.
@@ -34,7 +34,7 @@ def token_errors(transcripts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> 
     return sum(_edits(*pair) for pair in pairs) / max(1, sum(len(expected) for expected, _ in pairs))
 
 
-def _edits(expected: Sequence[int], actual: Sequence[int]) -> int:
+def _edits(expected: Sequence[object], actual: Sequence[object]) -> int:
     row = list(range(len(actual) + 1))
     for first, token in enumerate(expected, 1):
         diagonal, row[0] = row[0], first

@@ -15,6 +15,9 @@ class QuantizedParity:
         perplexity_original: of the float graph.
         perplexity_quantized: of the quantized graph.
         tokens: positions compared.
+        word_errors: of a speech model that was exported to a largest loss, words to insert, delete or replace so that
+            the quantized graph's transcripts become those of the other, per word of these. None if it was not measured.
+        words: of the other's transcripts.
     """
 
     top1_agreement: float
@@ -22,6 +25,8 @@ class QuantizedParity:
     perplexity_original: float
     perplexity_quantized: float
     tokens: int
+    word_errors: float | None = None
+    words: int | None = None
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def run(
     max_loss: Annotated[
         Optional[str],
         typer.Option(
-            help="Most that perplexity may grow, an encoder's cosine fall, or what CTC writes change, as 1%; measured."
+            help="Most that perplexity may grow, an encoder's cosine fall, or words of speech change, as 1%; measured."
         ),
     ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,

@@ -1,4 +1,4 @@
-"""The traced graphs of an encoder-decoder."""
+"""The traced graphs of an encoder-decoder, and the files that they are written to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from triform.models.spec import LayerCache
+
+ENCODER_FILE, DECODER_FILE = "encoder.onnx", "decoder.onnx"
 
 
 @dataclass(frozen=True)

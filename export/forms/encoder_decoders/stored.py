@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import torch
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.special_tokens import tokens_of
 from triform.export.forms.encoder_decoders.answers import Answer, answer_energies, differentiable_pair, greedy_answers
-from triform.export.forms.encoder_decoders.graph import Graphs
+from triform.export.forms.encoder_decoders.graph import DECODER_FILE, ENCODER_FILE, Graphs
+from triform.export.forms.encoder_decoders.words import CountedWords, Listening, words_of_float
 from triform.export.options import BITS, MIXED, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.columns.search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
@@ -37,7 +39,6 @@ from triform.export.write import Stored, write_graph
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
-ENCODER_FILE, DECODER_FILE = "encoder.onnx", "decoder.onnx"
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # Sources that are answered to calibrate the decoder, and the most tokens of an answer; and the same for a goal, which
 # needs more to tell how inputs vary together.
@@ -68,12 +69,14 @@ class Calibration:
         sources: with those for calibration.
         reference: with those for comparing.
         longest: most tokens of an answer.
+        listening: what a speech model transcribes, where the words that change are counted.
     """
 
     checkpoint: Checkpoint
     sources: Sources
     reference: ReferenceAnswers
     longest: int
+    listening: Listening | None = None
 
     @property
     def rows_worth(self) -> float:
@@ -84,6 +87,32 @@ class Calibration:
     def pad(self) -> int:
         """The token that pads a source."""
         return self.reference.pad
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What quantized graphs are compared with.
+
+    Attributes:
+        original: runs the float graphs.
+        reference: the sources.
+        cache: of the decoder.
+        words: counts words that change; None where they are not counted.
+    """
+
+    original: EncoderDecoderRunner
+    reference: ReferenceAnswers
+    cache: CacheInfo
+    words: CountedWords | None
+
+    def of(self, encoder: ir.Model, decoder: ir.Model, folder: Path) -> QuantizedParity:
+        """The differences of quantized graphs, which were written to a folder."""
+        runner = runner_of(folder, self.cache)
+        parity = quantized_encoder_decoder_parity(self.original.read, runner, self.reference)
+        if self.words is None:
+            return parity
+        errors = self.words.errors(encoder, decoder, folder)
+        return dataclasses.replace(parity, word_errors=errors.share, words=errors.words)
 
 
 def runner_of(folder: Path, cache: CacheInfo) -> EncoderDecoderRunner:
@@ -141,16 +170,18 @@ def store_quantized(
     """
     with clock.step("calibrate"):
         answers = _answers(floats.runner, calibration, options, clock.counted)
+        words = None if calibration.listening is None else words_of_float(graphs, calibration.listening, clock)
+    comparison = _Comparison(floats.runner, calibration.reference, cache, words)
     with clock.step("quantize"):
         if options.quantize == MIXED:
-            quantization = _quantize_to_goal(graphs, floats, calibration, answers, options, folder, cache, clock)
+            quantization = _quantize_to_goal(graphs, floats, calibration, answers, options, folder, comparison, clock)
         else:
             energies = without_shared(answer_energies(floats.runner, floats.energies, answers), graphs.encoder)
             energies = smooth_channels(graphs.decoder, energies)
             quantization = _quantize(graphs, floats.encoder, energies, calibration, options, clock.counted)
         _write(graphs.encoder, graphs.decoder, folder)
     with clock.step("compare"):
-        parity = _compare(floats.runner, calibration.reference, folder, cache)
+        parity = comparison.of(graphs.encoder, graphs.decoder, folder)
     return quantization, parity
 
 
@@ -192,7 +223,7 @@ def _quantize_to_goal(
     answers: list[Answer],
     options: ExportOptions,
     folder: Path,
-    cache: CacheInfo,
+    comparison: _Comparison,
     clock: Clock,
 ) -> tuple[Quantization, Quantization]:
     model, samples = calibration.checkpoint.model, calibration.sources.samples.calibration
@@ -206,7 +237,7 @@ def _quantize_to_goal(
 
         def compare(quantized: EncoderDecoderGraphs) -> QuantizedParity:
             _write(quantized.encoder, quantized.decoder, Path(trial))
-            return _compare(floats.runner, calibration.reference, Path(trial), cache)
+            return comparison.of(quantized.encoder, quantized.decoder, Path(trial))
 
         return lower_pair_to_goal(pair, subject, compare, options, folder, Path(moments), clock)
 
@@ -216,9 +247,3 @@ def _write(encoder: ir.Model, decoder: ir.Model, folder: Path) -> None:
     stored: Stored = {}
     write_graph(encoder, folder / ENCODER_FILE, stored)
     write_graph(decoder, folder / DECODER_FILE, stored)
-
-
-def _compare(
-    original: EncoderDecoderRunner, reference: ReferenceAnswers, folder: Path, cache: CacheInfo
-) -> QuantizedParity:
-    return quantized_encoder_decoder_parity(original.read, runner_of(folder, cache), reference)

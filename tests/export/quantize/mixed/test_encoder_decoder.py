@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 
+import jiwer
 import onnx
 import pytest
 
-from triform import load
+from triform import TranscribeOptions, load
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+from triform.export.samples.voices import sentences
 from triform.runtime.errors import InputError
+from triform.runtime.evaluation.speech import spoken_words
 
 TABLE = "model.lm_head.weight"
 
@@ -87,6 +90,44 @@ def test_a_loss_is_kept_and_measured(exported_family, tmp_path):
     assert any(f"KL {divergence:.4f}" in note for note in measured)
     # A smaller one loses more.
     assert any(point.loss is not None and point.loss > 0.001 for point in report.frontier)
+
+
+def test_the_loss_of_speech_is_the_share_of_words_that_change(exported_family, tmp_path):
+    """jiwer counts the same between the transcripts of the float bundle and of this one."""
+    checkpoint, original = exported_family("moonshine")
+    report = export(str(checkpoint), tmp_path / "bundle", ExportOptions(max_loss=0.3))
+    quantized = report.parity.quantized
+    assert quantized.word_errors <= 0.3
+    assert any(point.loss == quantized.word_errors for point in report.frontier)
+    measured = [note for note in report.notes if note.startswith("measured: ")]
+    assert all(f"of the {quantized.words} words that the float32 graphs write change (KL " in note for note in measured)
+    expected, actual = (transcripts(folder) for folder in (original, tmp_path / "bundle"))
+    understood = [place for place, (_, reliable) in enumerate(expected) if reliable]
+    of_both = [[spoken_words(texts[place][0]) for place in understood] for texts in (expected, actual)]
+    assert sum(len(text.split()) for text in of_both[0]) == quantized.words
+    assert jiwer.wer(*of_both) == pytest.approx(quantized.word_errors)
+    recorded = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["export"]["parity"]["quantized"]
+    assert (recorded["word_errors"], recorded["words"]) == (quantized.word_errors, quantized.words)
+
+
+def transcripts(folder):
+    """Greedy, of at most eight tokens a second; and whether Whisper's thresholds are met."""
+    model, found = load(folder), []
+    longest = model.info.audio.longest
+    for sound in sentences(16000, 0, english=False):
+        seconds = min(len(sound) / 16000, longest)
+        options = TranscribeOptions(temperatures=(0.0,), num_beams=1, max_new_tokens=round(8 * seconds))
+        segments = model.transcribe(sound[: round(16000 * longest)], options)
+        reliable = all(item.avg_logprob >= -1 and item.compression_ratio <= 2.4 for item in segments)
+        found.append((" ".join(item.text for item in segments), reliable))
+    return found
+
+
+def test_a_model_that_understands_nothing_is_told_by_its_predictions(exported_family, tmp_path):
+    report = export(str(exported_family("whisper")[0]), tmp_path / "bundle", ExportOptions(max_loss=0.3))
+    assert any("`max_loss` is of predictions and not of words" in note for note in report.notes)
+    assert report.parity.quantized.word_errors is None
+    assert math.expm1(report.parity.quantized.mean_kl) <= 0.3
 
 
 def test_a_target_that_is_too_small_is_refused(exported_family, tmp_path):
