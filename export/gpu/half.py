@@ -15,6 +15,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from triform.export.graph.nodes import attribute, insert, nodes, replace, sweep
 from triform.export.graph.weights import matrix
 from triform.runtime.bundle.manifest import GpuDtype
+from triform.runtime.errors import ExportError, option
 
 TYPES = {"float16": (ir.DataType.FLOAT16, torch.float16), "bfloat16": (ir.DataType.BFLOAT16, torch.bfloat16)}
 # Their results overflow or underflow in 16 bits, or lose more digits than a product does; or CUDA has no kernel.
@@ -46,6 +47,8 @@ _OTHER_TYPES = {
 _FLOAT_INPUTS = {"Resize": (1, 2)}
 # Numbers that stand for minus infinity in masks have this size at least; they end up in 16 bits somewhere.
 _MASKED = 1e30
+# What reads weights, and no masks.
+_OF_WEIGHTS = ("Gather", "MatMul", "Gemm", "Conv")
 # Prefixes of the inputs and outputs that have 16 bits, too: keys and values. Those that an encoder computes for its
 # decoder never leave the device either.
 CACHE = ("past_key_values.", "present.", "cross_key_values.")
@@ -204,6 +207,8 @@ def _narrow_readers(value: ir.Value, wide: set[ir.Node]) -> list[tuple[ir.Node, 
 def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype: GpuDtype) -> None:
     """Store a constant in 16 bits; beside it in float32 for wide nodes, or only so if no others read it."""
     readers = _narrow_readers(value, wide)
+    if any(node.op_type in _OF_WEIGHTS for node, _ in readers):
+        _check_holds(value, dtype)
     if len(readers) == len(list(value.uses())):
         _fill(value, _rounded(value, dtype), dtype)
         return
@@ -217,6 +222,19 @@ def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype
     if bool((numbers.abs() >= _MASKED).any()):
         top = torch.finfo(TYPES[dtype][1]).max
         value.const_value = ir.tensor(numbers.clamp(-top, top), name=value.name)
+
+
+def _check_holds(value: ir.Value, dtype: GpuDtype) -> None:
+    """Refuse a weight that 16 bits would change: of a row that no sample has, no comparison would show it.
+
+    Constants of other nodes may be masks, which are as good as their largest number.
+    """
+    largest = float(matrix(value).abs().max()) if value.shape and 0 not in value.shape else 0.0
+    if torch.finfo(TYPES[dtype][1]).max < largest < _MASKED:
+        raise ExportError(
+            f"{value.name} has numbers of up to {largest:.3g}, which {dtype} cannot hold; export with "
+            f"{option('dtype')} bfloat16"
+        )
 
 
 def _fill(value: ir.Value, numbers: torch.Tensor, dtype: GpuDtype) -> None:

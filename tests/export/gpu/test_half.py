@@ -12,6 +12,7 @@ from triform.export.gpu.skip_norms import fuse_skip_layer_norms
 from triform.export.gpu.twin import allowed_error, rounded_twin
 from triform.export.runners import EncoderRunner
 from triform.export.write import write_graph
+from triform.runtime.errors import ExportError
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
 
@@ -100,6 +101,22 @@ def test_resize_keeps_its_scales(tmp_path):
     given = rounded(model, tmp_path, x=np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
     assert given[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
     assert model.graph.initializers["scales"].dtype == ir.DataType.FLOAT
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [("Gather", "w i"), ("MatMul", "x w")])
+def test_weights_that_16_bits_would_change_are_refused(kind, inputs):
+    """Float16 ends at 65,504; a row of a table that no sample has would be another row without a word."""
+    for largest, held in ((65504.0, True), (-65504.0, True), (65600.0, False), (-1e6, False)):
+        weights = np.ones((4, 4), np.float32)
+        weights[3, 1] = largest
+        model = graph_of([node(kind, inputs, "y")], {"w": weights, "i": np.array([0])})
+        if held:
+            to_half(model, "float16")
+            assert np.array_equal(model.graph.initializers["w"].const_value.numpy(), weights.astype(np.float16))
+            continue
+        with pytest.raises(ExportError, match=r"^w has numbers of up to .*, which float16 cannot hold; export with"):
+            to_half(model, "float16")
+        to_half(graph_of([node(kind, inputs, "y")], {"w": weights, "i": np.array([0])}), "bfloat16")
 
 
 @pytest.mark.parametrize("lowest", [np.finfo(np.float32).min, -np.inf])
