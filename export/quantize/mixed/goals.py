@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from triform.export.quantize.mixed.allocation import Choice, Point, frontier, wi
 from triform.export.quantize.mixed.search import smallest_within
 from triform.export.report import Clock, FrontierPoint
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import InputError, UnsupportedError, option
+from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 # Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
 # and that the manifest takes: generous, because a target is a limit.
@@ -79,7 +80,16 @@ def frontier_of(
         choices: by weight name, the ways to store each.
         folder: see `size_of_rest`.
         damage: see `Frontier`.
+
+    Raises:
+        ExportError: what a choice damages is no number, so that none is better than another.
     """
+    for name, options in choices.items():
+        if not all(math.isfinite(choice.damage) for choice in options):
+            raise ExportError(
+                f"what rounding {name} changes is no finite number: its weights, or what they are multiplied by, are "
+                f"too large to choose bits for; export with {option('quantize')} instead of a size, bits or a loss"
+            )
     timed = sum(sizes[name] for name, options in choices.items() if options[0].time)
     rest = size_of_rest(graphs, sizes.keys(), folder)
     return Frontier(frontier(choices), sum(sizes.values()), rest, damage, timed)

@@ -13,14 +13,14 @@ from onnx import numpy_helper
 from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, frontier_of
 from triform.export.quantize.mixed.lowering import decoder_loss
 from triform.export.quantize.mixed.moments import measure, predictions, product_modules
 from triform.export.quantize.mixed.search import smallest_within
 from triform.export.report import Clock
 from triform.export.samples.texts import TokenWindows
 from triform.runtime.bundle.export_record import QuantizedParity
-from triform.runtime.errors import InputError
+from triform.runtime.errors import ExportError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +280,11 @@ def test_the_moments_predict_the_divergence_of_a_small_change(tmp_path):
     torch.testing.assert_close(moments.outputs, squares.mean(0), rtol=0.15, atol=0)
     expected = (x * squares.sum(-1, keepdim=True)).T @ x / len(x)
     assert (moments.inputs - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("damage", [math.nan, math.inf])
+def test_damages_that_are_no_numbers_are_refused(damage, tmp_path):
+    """As of weights whose squares float32 cannot hold."""
+    choices = {"plain": [Choice(4, 32, 10, 1.0)], "huge": [Choice(4, 32, 10, 1.0), Choice(8, 32, 20, damage)]}
+    with pytest.raises(ExportError, match=r"^what rounding huge changes is no finite number: .*export with `quantize`"):
+        frontier_of([], {"plain": 20, "huge": 20}, choices, tmp_path, "KL")
