@@ -38,6 +38,7 @@ from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet_torch, trace
 from triform.export.options import ExportOptions
+from triform.export.quantize.mixed.experts import check_has_no_experts
 from triform.export.report import Clock, Report, finish
 from triform.export.samples.sources import (
     Sources,
@@ -112,7 +113,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
 
     Raises:
         ExportError: the target cannot be used, or a graph does not match PyTorch.
-        UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be described.
+        UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be described; or
+            there is a goal, and experts.
     """
     config = checkpoint.model.config
     kind, max_length = encoder_decoder_kind(config), answer_limit(config, options)
@@ -126,6 +128,10 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"), quiet(), _refusals_named(checkpoint.source.name):
             reference = reference_answers(checkpoint.model, sources, start, max_length, pad)
         graphs = _fused(checkpoint, sources, max_length, alignment_heads, clock)
+        if options.goals:
+            # Before anything that takes long.
+            check_has_no_experts(graphs.encoder, options)
+            check_has_no_experts(graphs.decoder, options)
         cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
         quantized = options.quantize != "none"
         with clock.step("verify"):

@@ -15,7 +15,6 @@ from triform.export.quantize.energies import without_shared
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import choices_of
 from triform.export.quantize.mixed.encoder import CalibrationInputs, encoder_choices, store_encoder
-from triform.export.quantize.mixed.experts import check_has_no_experts
 from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, expected_growth, frontier_of
 from triform.export.quantize.mixed.lowering import store_decoder
 from triform.export.quantize.mixed.matrices import (
@@ -84,10 +83,8 @@ def lower_pair_to_goal(
 
     Raises:
         InputError: the goal cannot be reached.
-        UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
+        UnsupportedError: the model has weights that no module of PyTorch multiplies by.
     """
-    for graph in (pair.encoder, pair.decoder):
-        check_has_no_experts(graph, options)
     sensitivity, parameters = subject.sensitivity(scratch), subject.parameters
     energies = energies_of_products(pair.decoder, parameters, sensitivity)
     smooth_channels(pair.decoder, without_shared(energies, pair.encoder))

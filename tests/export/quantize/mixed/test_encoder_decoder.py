@@ -8,12 +8,14 @@ import math
 import jiwer
 import onnx
 import pytest
+from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
 
+from tests.checkpoints.seq2seq_tokenizers import BUILDERS
 from triform import TranscribeOptions, load
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples.voices import sentences
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.evaluation.speech import spoken_words
 
 TABLE = "model.lm_head.weight"
@@ -134,3 +136,21 @@ def test_a_target_that_is_too_small_is_refused(exported_family, tmp_path):
     with pytest.raises(InputError, match=r"`target_bits` is too small: this model takes at least \d\.\d\d"):
         export(str(exported_family("bart")[0]), tmp_path / "bundle", ExportOptions(target_bits=2.0))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("goal", [{"target_bits": 6.0}, {"max_loss": 0.1}])
+def test_mixtures_of_experts_are_refused_before_anything_takes_long(goal, trained, tmp_path):
+    tokenizer = BUILDERS["t5"](trained)
+    config = SwitchTransformersConfig(
+        vocab_size=len(tokenizer) + 3, d_model=40, d_kv=24, d_ff=56, num_layers=2, num_decoder_layers=2, num_heads=3,
+        num_experts=4, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    SwitchTransformersForConditionalGeneration(config).save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    steps: list[str] = []
+    with pytest.raises(UnsupportedError, match=r"^`\w+` is for mixtures of experts that are decoders; export with "):
+        export(
+            str(tmp_path / "checkpoint"), tmp_path / "bundle", ExportOptions(**goal),
+            progress=lambda step: steps.append(step.step),
+        )  # fmt: skip
+    assert steps[-1] == "fuse"
