@@ -78,7 +78,7 @@ def choices_of(
     parts: Sequence[Part],
     *,
     looked_up: bool,
-    multiplied: bool,
+    timed: bool,
     damage: Callable[[Part, int, int], float] = damage_of_rounding,
 ) -> list[Choice]:
     """What each scheme costs and damages for one matrix.
@@ -86,7 +86,7 @@ def choices_of(
     Args:
         parts: of the matrix.
         looked_up: whether rows are looked up, which whole blocks suit.
-        multiplied: whether a product reads it, which takes time.
+        timed: whether the time of its product counts.
         damage: of a part in so many bits and blocks of a size.
     """
     rows, width = sum(len(part.weight) for part in parts), parts[0].weight.shape[1]
@@ -97,7 +97,7 @@ def choices_of(
             size,
             size_of(rows, width, bits, size),
             sum(damage(part, bits, size) for part in parts),
-            rows * width * product_time(bits, size) if multiplied else 0.0,
+            rows * width * product_time(bits, size) if timed else 0.0,
         )
         for bits, size in fitting(every, width, looked_up=looked_up)
     ]

@@ -126,12 +126,9 @@ def _choices(
     def choices(name: str) -> list[Choice]:
         matrix = matrices[name]
         if name in in_decoder:
-            return choices_of(
-                matrix.parts,
-                looked_up=matrix.looked_up,
-                multiplied=matrix.multiplied,
-                damage=damage_with_feedback,
-            )
+            # The times of an encoder's products are not known. Where those of the decoder alone counted, they took bytes
+            # from it: whisper-tiny.en in 30 MB had a KL of 0.035 in place of 0.026 on English.
+            return choices_of(matrix.parts, looked_up=matrix.looked_up, timed=False, damage=damage_with_feedback)
         return encoder_choices(matrix, name if name in by_column else None, inputs)
 
     return dict(zip(clock.counted(matrices), in_threads(choices, matrices), strict=True))

@@ -92,7 +92,7 @@ def lower_decoder_to_goal(
 def _choices(matrices: Mapping[str, Matrix], experts: Mapping[str, Experts], clock: Clock) -> dict[str, list[Choice]]:
     """What each way of storing a matrix, or the experts of a layer, costs and damages."""
     results = in_threads(
-        lambda item: choices_of(item.parts, looked_up=item.looked_up, multiplied=item.multiplied), matrices.values()
+        lambda item: choices_of(item.parts, looked_up=item.looked_up, timed=item.multiplied), matrices.values()
     )
     choices = dict(zip(clock.counted(matrices), results, strict=True))
     return choices | {name: choices_of_experts(item) for name, item in experts.items()}

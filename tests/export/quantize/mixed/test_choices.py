@@ -30,7 +30,7 @@ def part(rows, width, seed=0):
     ],
 )
 def test_blocks_that_fit_a_matrix(width, looked_up, schemes):
-    found = choices_of([part(6, width), part(4, width, 1)], looked_up=looked_up, multiplied=True)
+    found = choices_of([part(6, width), part(4, width, 1)], looked_up=looked_up, timed=True)
     assert {(choice.bits, choice.block_size) for choice in found} == schemes
     assert all(choice.size == size_of(10, width, choice.bits, choice.block_size) for choice in found)
     # Fewer bits, and larger blocks of as many bits, damage more.
@@ -43,7 +43,7 @@ def test_blocks_that_fit_a_matrix(width, looked_up, schemes):
 
 @pytest.mark.parametrize(("rows", "width", "fine"), [(1024, 1088, True), (1088, 1024, True), (1040, 1088, False)])
 def test_only_small_matrices_have_what_is_computed_in_8_bits(rows, width, fine):
-    found = choices_of([part(rows, width)], looked_up=False, multiplied=True)
+    found = choices_of([part(rows, width)], looked_up=False, timed=True)
     assert {choice.bits for choice in found} == ({3, 4, 5, 6, 8} if fine else {3, 4, 8})
 
 
@@ -60,17 +60,17 @@ def test_bytes():
 def test_time_is_that_of_the_operator_for_each_weight():
     """Half of what one row takes, and a quarter each of what 4 and 512 take; integers of 5 bits are read as 8."""
     found = {
-        (item.bits, item.block_size): item.time for item in choices_of([part(6, 128)], looked_up=False, multiplied=True)
+        (item.bits, item.block_size): item.time for item in choices_of([part(6, 128)], looked_up=False, timed=True)
     }
     assert found[4, 64] == found[3, 64] == 6 * 128
     assert found[4, 32] == found[3, 32] == pytest.approx(6 * 128 * (1.25 / 2 + 1.08 / 4 + 1.07 / 4))
     assert found[8, 32] == found[5, 32] == found[6, 32] == pytest.approx(6 * 128 * (1.56 / 2 + 1.24 / 4 + 0.94 / 4))
-    looked_up = choices_of([part(6, 128)], looked_up=True, multiplied=False)
+    looked_up = choices_of([part(6, 128)], looked_up=True, timed=False)
     assert {item.time for item in looked_up} == {0.0}
 
 
 def of_four_bits(given):
-    return [choice.damage for choice in choices_of([given], looked_up=False, multiplied=True) if choice.bits == 4]
+    return [choice.damage for choice in choices_of([given], looked_up=False, timed=True) if choice.bits == 4]
 
 
 def test_damage_is_the_error_of_outputs_by_their_share():
