@@ -21,11 +21,7 @@ def test_a_file_for_every_sentence():
     assert {file.stem for file in files} == set(SENTENCES)
     assert len({name.split("-")[0] for name in SENTENCES}) >= 20
     assert len({voice for voice, *_ in SENTENCES.values()}) >= 8
-    assert sum(file.stat().st_size for file in files) < 2e6
-    for file in files:
-        info = soundfile.info(file)
-        assert (info.format, info.samplerate, info.channels) == ("FLAC", RATE, 1)
-        assert 1.5 < info.duration < 4.3
+    check_sounds(files, "FLAC", seconds=(1.5, 4.3), most_bytes=2e6)
 
 
 def test_an_english_file_for_every_sentence_whose_words_are_counted():
@@ -33,11 +29,15 @@ def test_an_english_file_for_every_sentence_whose_words_are_counted():
     assert [file.name for file in files] == [f"{number:02}.ogg" for number in range(1, len(ENGLISH) + 1)]
     assert len({sentence for *_, sentence in ENGLISH}) == len(ENGLISH)
     assert sum(len(sentence.split()) for *_, sentence in ENGLISH) > 300
-    assert sum(file.stat().st_size for file in files) < 6e5
+    check_sounds(files, "OGG", seconds=(2.5, 6.5), most_bytes=6e5)
+
+
+def check_sounds(files: list[Path], kind: str, *, seconds: tuple[float, float], most_bytes: float) -> None:
+    assert sum(file.stat().st_size for file in files) < most_bytes
     for file in files:
         info = soundfile.info(file)
-        assert (info.format, info.samplerate, info.channels) == ("OGG", RATE, 1)
-        assert 2.5 < info.duration < 6.5
+        assert (info.format, info.samplerate, info.channels) == (kind, RATE, 1)
+        assert seconds[0] < info.duration < seconds[1]
 
 
 def test_sentences_are_joined_up_to_what_is_heard_at_once():
