@@ -95,8 +95,8 @@ def open_session(
         BundleError: the graph or its data is damaged.
         InputError: `threads` is out of range, or options are given for the CPU, which takes none.
     """
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise InputError(f"{option('threads')} must be between 1 and {_MOST_THREADS}, not {threads}")
+    if threads is not None and not (type(threads) is int and 1 <= threads <= _MOST_THREADS):
+        raise InputError(f"{option('threads')} must be between 1 and {_MOST_THREADS}, not {threads!r:.60}")
     # On the processors measured, the attention kernel's non-flash path is up to twice as fast on prompts as its flash
     # path. It needs a matrix of scores, which feeding prompts in chunks keeps small. Read when the session is created.
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")

@@ -231,8 +231,8 @@ def test_a_run_that_fails_says_what_to_do(text, kind, said):
 
 def test_threads(graph):
     assert open_session(graph, threads=3).get_session_options().intra_op_num_threads == 3
-    for threads in (0, -1, 1025):
-        with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads}$"):
+    for threads in (0, -1, 1025, 2.0, "2", True):
+        with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads!r}$"):
             open_session(graph, threads=threads)
 
 
