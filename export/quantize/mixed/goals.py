@@ -45,18 +45,26 @@ class Frontier:
     damage: str
     timed: int = 0
 
+    def bits(self, point: Point) -> float:
+        """Per weight, with scales and zero points."""
+        return 8 * point.size / self.weights
+
     def size(self, point: Point) -> str:
         """The size of the bundle, and the bits per weight, in words."""
-        return f"{(point.size + self.rest) / 1e6:.1f} MB, {8 * point.size / self.weights:.2f} bits per weight"
+        return f"{(point.size + self.rest) / 1e6:.1f} MB, {self.bits(point):.2f} bits per weight"
 
     def time(self, point: Point) -> float | None:
         """Of the products whose times are known, in what they take in 4 bits with blocks of 64; None if none are."""
         return point.time / self.timed if self.timed else None
 
+    def pace(self, point: Point) -> str:
+        """The same in words that follow others; none if it is not known."""
+        time = self.time(point)
+        return "" if time is None else f", products take {time:.2f} times as long as in int4"
+
     def record(self, point: Point, loss: float | None = None, *, chosen: bool = False) -> FrontierPoint:
         """The point as a report has it."""
-        bits = 8 * point.size / self.weights
-        return FrontierPoint(point.size + self.rest, bits, point.damage, loss, chosen, self.time(point))
+        return FrontierPoint(point.size + self.rest, self.bits(point), point.damage, loss, chosen, self.time(point))
 
     def at_even_distances(self, count: int) -> list[Point]:
         """So many points or fewer, of sizes at about even distances."""
@@ -157,7 +165,7 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
             f"convolutions; export with {option('quantize')} int8"
         )
     clock.notes.extend(
-        f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}{_pace(frontier, point)}"
+        f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}{frontier.pace(point)}"
         for point in frontier.at_even_distances(_ROWS)
     )
     clock.frontier.extend(frontier.record(point) for point in frontier.at_even_distances(_DRAWN))
@@ -168,14 +176,8 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
     kinds = Counter(str(choice) for choice in point.choices.values())
     formats = ", ".join(f"{count} in {name}" for name, count in sorted(kinds.items()))
     clock.frontier.append(frontier.record(point, chosen=True))
-    bits = 8 * point.size / frontier.weights
-    clock.notes.append(f"chosen: {bits:.2f} bits per weight, {formats}{_pace(frontier, point)}")
+    clock.notes.append(f"chosen: {frontier.bits(point):.2f} bits per weight, {formats}{frontier.pace(point)}")
     return point
-
-
-def _pace(frontier: Frontier, point: Point) -> str:
-    time = frontier.time(point)
-    return "" if time is None else f", products take {time:.2f} times as long as in int4"
 
 
 def describe_point(point: Point, accuracy_level: int) -> Quantization:
