@@ -42,11 +42,16 @@ class FloatGraph:
     activations: dict[str, list[str]]
 
 
-def write_float_graph(graph: ir.Model, path: Path, threads: int, stored: Stored | None = None) -> FloatGraph:
-    """Lower a fused graph in place, write it, and open it; for `stored` see `write_graph`."""
+def write_lowered(graph: ir.Model, path: Path, stored: Stored | None = None) -> None:
+    """Lower a fused graph to float32 in place, and write it; for `stored` see `write_graph`."""
     lower_to_float(graph)
     fuse_biases(graph)
     write_graph(graph, path, stored)
+
+
+def write_float_graph(graph: ir.Model, path: Path, threads: int, stored: Stored | None = None) -> FloatGraph:
+    """Lower a fused graph in place, write it, and open it; for `stored` see `write_graph`."""
+    write_lowered(graph, path, stored)
     return FloatGraph(EncoderRunner(path, threads), {})
 
 

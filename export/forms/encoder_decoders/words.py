@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from triform.export.describe.in_range import in_range
 from triform.export.forms.encoder_decoders.graph import DECODER_FILE, ENCODER_FILE, Graphs
-from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.quantize.blocks import lower_to_float
+from triform.export.quantize.encoder import write_lowered
 from triform.export.report import Clock
 from triform.export.runners import usable_cores
 from triform.export.samples.voices import sentences
@@ -124,12 +124,10 @@ def words_of_float(graphs: Graphs, listening: Listening, clock: Clock) -> Counte
         predictions alone.
     """
     encoder, decoder = graphs.encoder.clone(), graphs.decoder.clone()
-    lower_to_float(encoder)
-    fuse_biases(encoder)
     lower_to_float(decoder)
     with tempfile.TemporaryDirectory(dir=listening.folder.parent) as written:
         stored: Stored = {}
-        write_graph(encoder, Path(written) / ENCODER_FILE, stored)
+        write_lowered(encoder, Path(written) / ENCODER_FILE, stored)
         write_graph(decoder, Path(written) / DECODER_FILE, stored)
         try:
             original = WordCount(listening.model(encoder, decoder, Path(written)), listening.recordings)
