@@ -30,6 +30,25 @@ def hidden_state_count(outputs: Iterable[TensorInfo]) -> int:
 
 
 def label_names(config: Any) -> list[str]:
-    """The name of each column of ``logits``, of a config of transformers; LABEL_0 and so on where it has none."""
+    """The name of each column of ``logits``, of a config of transformers; LABEL_0 and so on where it has none.
+
+    Raises:
+        ExportError: the config names labels that are no columns, such as those counted from 1.
+    """
     names = config.id2label or {}
+    beyond = [index for index in names if not 0 <= index < config.num_labels]
+    if beyond:
+        raise ExportError(
+            f"id2label in config.json names a label {beyond[0]}, but there are {config.num_labels}, counted from 0; "
+            "correct it"
+        )
     return [str(names.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
+
+
+def reads_context_first(tokenizer: Any, task: str) -> bool:
+    """Whether a model that answers questions reads the text before the question.
+
+    Transformers' example and pipeline of question answering, with which such models are trained and used, put the text
+    first where a tokenizer pads on the left, as XLNet's does.
+    """
+    return task == "question-answering" and tokenizer.padding_side == "left"

@@ -21,6 +21,7 @@ from triform.runtime.bundle.manifest import (
     GROWTH_SCHEMA_VERSION,
     MANIFEST,
     OLDEST_SCHEMA_VERSION,
+    PACKED_SCHEMA_VERSION,
     PROMPTS,
     PROMPTS_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -151,8 +152,10 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
 def _schema_version(manifest: Manifest) -> int:
     """The oldest version that has what a manifest needs."""
     cache = manifest.cache
-    if any(graph.packed is not None for graph in manifest.graphs.values()):
+    if _has_sides(manifest):
         return SCHEMA_VERSION
+    if any(graph.packed is not None for graph in manifest.graphs.values()):
+        return PACKED_SCHEMA_VERSION
     if PROMPTS in manifest.graphs:
         return PROMPTS_SCHEMA_VERSION
     if cache is not None and cache.growth != "in_place":
@@ -160,3 +163,10 @@ def _schema_version(manifest: Manifest) -> int:
     if has_gpu(manifest):
         return GPU_SCHEMA_VERSION
     return STATES_SCHEMA_VERSION if cache is not None and cache.states else OLDEST_SCHEMA_VERSION
+
+
+def _has_sides(manifest: Manifest) -> bool:
+    """Whether texts are cut on the left, or a context comes before its question."""
+    tokenizer, encoder = manifest.tokenizer, manifest.encoder
+    cut_left = tokenizer is not None and tokenizer.truncation_side == "left"
+    return cut_left or (encoder is not None and encoder.context_first)

@@ -143,10 +143,10 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
     special = special_strings(tokenizer)
     points = code_points_info(tokenizer)
     if points is not None:
-        return TokenizerInfo(None, None, special, points)
+        return TokenizerInfo(None, None, special, points, truncation_side=tokenizer.truncation_side)
     save_tokenizer(tokenizer, folder)
     clean_up_decoding(tokenizer, folder)
-    return TokenizerInfo("tokenizer.json", None, special)
+    return TokenizerInfo("tokenizer.json", None, special, truncation_side=tokenizer.truncation_side)
 
 
 def _manifest(encoder: TextEncoder, graph: GraphInfo, tokenizer: TokenizerInfo) -> Manifest:
@@ -173,6 +173,7 @@ def _encoder_info(encoder: TextEncoder, graph: GraphInfo) -> EncoderInfo:
         equal_lengths=encoder.equal_lengths,
         min_length=encoder.min_length,
         boxes=encoder.boxes,
+        context_first=encoder.context_first,
     )
 
 

@@ -309,7 +309,12 @@ def encoder_decoder_manifest(
     """The manifest of a bundle, to be completed by `write_manifest`; of the model, no weights are read."""
     model = checkpoint.model
     vocabulary = VocabularyInfo(
-        tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(checkpoint.tokenizer)),
+        tokenizer=TokenizerInfo(
+            "tokenizer.json",
+            None,
+            special_strings(checkpoint.tokenizer),
+            truncation_side=checkpoint.tokenizer.truncation_side,
+        ),
         tokens=tokens_of(checkpoint),
         size=int(model.config.get_text_config(decoder=True).vocab_size),
         max_length=max_length,

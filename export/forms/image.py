@@ -115,7 +115,9 @@ def _manifest(encoder: ImageEncoder, graphs: dict[str, GraphInfo]) -> Manifest:
     vocabulary = VocabularyInfo()
     if tokenizer is not None:
         vocabulary = VocabularyInfo(
-            tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(tokenizer)),
+            tokenizer=TokenizerInfo(
+                "tokenizer.json", None, special_strings(tokenizer), truncation_side=tokenizer.truncation_side
+            ),
             tokens=encoder_tokens(tokenizer),
             size=int(checkpoint.model.config.get_text_config().vocab_size),
             max_length=encoder.max_length,

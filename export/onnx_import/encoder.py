@@ -20,7 +20,7 @@ from triform.export.checkpoint.sentence.sentence_transformers import (
     relevance_of,
 )
 from triform.export.checkpoint.source import Source
-from triform.export.describe.encoder import label_names, vector_width
+from triform.export.describe.encoder import label_names, reads_context_first, vector_width
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.onnx_import.comparison import batch_effect, check_same, longest_row, samples_of
@@ -149,7 +149,9 @@ def _manifest(model: _Model, graph: GraphInfo, parameters: int, max_length: int)
     described = ModelInfo(
         "encoder", model.task, config.model_type, model.source.name, parameters, origin_of(model.source.path)
     )
-    tokenizer = TokenizerInfo("tokenizer.json", None, special_strings(model.tokenizer))
+    tokenizer = TokenizerInfo(
+        "tokenizer.json", None, special_strings(model.tokenizer), truncation_side=model.tokenizer.truncation_side
+    )
     vocabulary = VocabularyInfo(tokenizer, encoder_tokens(model.tokenizer), int(config.vocab_size), max_length)
     manifest = form_manifest(described, vocabulary, {"encoder": graph})
     return dataclasses.replace(manifest, encoder=_encoder_info(model, graph))
@@ -162,7 +164,13 @@ def _encoder_info(model: _Model, graph: GraphInfo) -> EncoderInfo:
         usual: ProblemType = "single_label_classification" if len(labels) > 1 else "multi_label_classification"
         problem = model.config.problem_type or usual
     relevance = relevance_of(model.config, model.source.path) if problem and len(labels) == 1 else None
-    return EncoderInfo(embedding=_embedding(model, graph), labels=labels, problem_type=problem, relevance=relevance)
+    return EncoderInfo(
+        embedding=_embedding(model, graph),
+        labels=labels,
+        problem_type=problem,
+        relevance=relevance,
+        context_first=reads_context_first(model.tokenizer, model.task),
+    )
 
 
 def _embedding(model: _Model, graph: GraphInfo) -> EmbeddingInfo | None:

@@ -32,7 +32,7 @@ def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
     graph = EncoderGraph(model, task)
     try:
         padding_is_read = reads_padding(graph, task, inputs, reference_outputs(model, task, inputs))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         length = inputs[0].shape[1]
         what = f"a text of {length} tokens" if task.frames is None else "audio"
         raise UnsupportedModelError(f"it does not read {what}: {first_line(error)}") from error
@@ -55,7 +55,7 @@ def shortest_row(model: PreTrainedModel, task: EncoderTask) -> int:
         try:
             rows = tuple(tensor[:1, :1].expand(1, length, *tensor.shape[2:]) for tensor in inputs)
             reference_outputs(model, task, rows)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             failure = first_line(error)
             continue
         return length

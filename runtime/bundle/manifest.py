@@ -22,8 +22,10 @@ SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
 # Version 3 added `CacheInfo.states`, version 4 graphs for GPUs, version 5 `CacheInfo.growth`, version 6 the graph for
-# prompts, version 7 `GraphInfo.packed`; a bundle is written in the oldest version that has what it needs.
-SCHEMA_VERSION = 7
+# prompts, version 7 `GraphInfo.packed`, version 8 `TokenizerInfo.truncation_side` and `EncoderInfo.context_first`; a
+# bundle is written in the oldest version that has what it needs.
+SCHEMA_VERSION = 8
+PACKED_SCHEMA_VERSION = 7
 PROMPTS_SCHEMA_VERSION = 6
 GROWTH_SCHEMA_VERSION = 5
 GPU_SCHEMA_VERSION = 4
@@ -223,6 +225,7 @@ class EncoderInfo:
         audio: None if the model does not read audio.
         ctc: of a model that writes what it hears, how its ``logits`` become text.
         boxes: of a model that reads where each word stands on its page; None for all others.
+        context_first: of question answering, whether the text comes before the question in a row.
     """
 
     embedding: EmbeddingInfo | None = None
@@ -237,6 +240,7 @@ class EncoderInfo:
     audio: AudioInfo | None = None
     ctc: CtcInfo | None = None
     boxes: BoxesInfo | None = None
+    context_first: bool = False
 
 
 @dataclass(frozen=True)

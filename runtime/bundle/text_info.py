@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 # Engines for chat templates. minijinja starts 30 times faster; Jinja2 renders every template.
 MINIJINJA, JINJA2 = "minijinja", "jinja2"
 TEMPLATE_ENGINES = (MINIJINJA, JINJA2)
+# An end of a text.
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class TokenizerInfo:
         template_engine: renders the templates, one of `TEMPLATE_ENGINES`.
         special: strings that a template may use, by name.
         code_points: for a model that reads characters and has no vocabulary.
+        truncation_side: where a text that is too long is cut: "left" keeps its end.
     """
 
     file: str | None
@@ -72,6 +76,7 @@ class TokenizerInfo:
     code_points: CodePointsInfo | None = None
     chat_templates: dict[str, str] = field(default_factory=dict)
     template_engine: str = MINIJINJA
+    truncation_side: Side = "right"
 
     @property
     def has_chat_template(self) -> bool:

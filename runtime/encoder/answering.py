@@ -98,12 +98,13 @@ def _answers(
     small = reader.shorter(_WINDOW)
     info = encoder.manifest.tokenizer
     first = reader.tokenizer.token_to_id((info.special if info else {}).get("cls_token", ""))
-    inputs = ((pair[1], _windows(small, pair, stride)) for pair in questions)
+    place = 0 if encoder.info.context_first else 1
+    inputs = ((pair[1], _windows(small, pair, stride, place)) for pair in questions)
     for context, rows, results in run_windows(encoder.step, inputs, ["start_logits", "end_logits"]):
         by_text: dict[str, Answer] = {}
         nulls: list[float] = []
         for row, (start, end) in zip(rows, results, strict=True):
-            window = _Window(row, start, end, first)
+            window = _Window(row, start, end, first, place)
             nulls.append(window.no_answer())
             _collect(by_text, window.best(text_of(context), limits))
         answers = [_in_words(context, answer) for answer in by_text.values()]
@@ -118,7 +119,8 @@ def _in_words(context: Text, answer: Answer) -> Answer:
     return replace(answer, words=context.words_between(answer.start, answer.end))
 
 
-def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[TokenRow]:
+def _windows(reader: RowReader, pair: Pair, stride: int | None, place: int) -> list[TokenRow]:
+    """The rows of a question and its context, which is the text `place` of each."""
     question, context = pair
     for name, text in (("question", question), ("context", context)):
         if not text_of(text).strip():
@@ -130,7 +132,10 @@ def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[TokenRow
         raise InputError(
             f"{option('stride')} must be less than the {room} tokens that the question leaves, not {stride}"
         )
-    return reader.read_windows(pair, stride=min(_STRIDE, room // 2) if stride is None else stride)
+    shared = min(_STRIDE, room // 2) if stride is None else stride
+    if place == 0:
+        return reader.read_windows((text_of(context), question), stride=shared, split_first=True)
+    return reader.read_windows(pair, stride=shared)
 
 
 def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
@@ -144,9 +149,9 @@ def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
 class _Window:
     """The probabilities that an answer begins or ends at each token of the context, or at the first token."""
 
-    def __init__(self, row: TokenRow, start_logits: Array, end_logits: Array, first: int | None) -> None:
+    def __init__(self, row: TokenRow, start_logits: Array, end_logits: Array, first: int | None, place: int) -> None:
         self._row = row
-        in_context = np.array([sequence == 1 for sequence in row.sequence_ids])
+        in_context = np.array([sequence == place for sequence in row.sequence_ids])
         possible = in_context | np.array([token == first for token in row.ids])
         self._tokens = np.flatnonzero(in_context)
         self._start = _probabilities(start_logits, possible)

@@ -53,7 +53,10 @@ class OpenEncoder:
             tokenizer = bundle_tokenizer(bundle)
             limits = manifest.max_length, manifest.vocab_size
             least, boxes = self.info.min_length, self.info.boxes
-            self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=least, boxes=boxes)
+            self.rows = RowReader(
+                tokenizer, *limits, strict=strict, min_length=least, boxes=boxes,
+                truncation_side=manifest.tokenizer.truncation_side,
+            )  # fmt: skip
         path, graph = bundle.graph("encoder")
         session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()

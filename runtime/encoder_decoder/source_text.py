@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.bundle.text_info import LanguagesInfo, SourceLanguage, SourceTextInfo, TargetLanguage
+from triform.runtime.bundle.text_info import LanguagesInfo, Side, SourceLanguage, SourceTextInfo, TargetLanguage
 from triform.runtime.errors import InputError
 from triform.runtime.text.moses import MosesTokenizer
 from triform.runtime.text.rows import RowReader
@@ -30,8 +30,9 @@ class SourceText:
     """
 
     def __init__(
-        self, folder: Path, info: SourceTextInfo, max_length: int, vocab_size: int, *, strict: bool = False
-    ) -> None:
+        self, folder: Path, info: SourceTextInfo, max_length: int, vocab_size: int, *, strict: bool = False,
+        truncation_side: Side = "right",
+    ) -> None:  # fmt: skip
         """Read the tokenizers.
 
         Args:
@@ -40,6 +41,7 @@ class SourceText:
             max_length: the most tokens that the encoder reads, including special tokens.
             vocab_size: size of the encoder's vocabulary.
             strict: refuse a text that is too long, instead of truncating it.
+            truncation_side: where such a text is cut.
 
         Raises:
             BundleError: a file is damaged.
@@ -59,7 +61,7 @@ class SourceText:
             reads = _Known(reads, info.unknown, info.vocabulary or vocab_size)
         # Special tokens around texts are set on the tokenizer before each call; no other thread may change them then.
         self._lock = threading.Lock()
-        self._reader = RowReader(reads, max_length, vocab_size, strict=strict)
+        self._reader = RowReader(reads, max_length, vocab_size, strict=strict, truncation_side=truncation_side)
 
     @property
     def truncated(self) -> int:

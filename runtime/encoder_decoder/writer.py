@@ -82,7 +82,7 @@ class SourceWriter:
         self.info: EncoderDecoderInfo = manifest.encoder_decoder
         self.text = SourceText(
             bundle.folder, self.info.text, self.info.max_source_length or _LONGEST, self._source_vocabulary(),
-            strict=strict,
+            strict=strict, truncation_side=bundle.tokenizer.truncation_side,
         )  # fmt: skip
         (encoder_path, _), (decoder_path, _) = bundle.graph("encoder"), bundle.graph("decoder")
         encoder = open_session(encoder_path, **session_options)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from triform.runtime.bundle.text_info import CodePointsInfo
+from triform.runtime.bundle.text_info import CodePointsInfo, Side
 
 LAST_CODE_POINT = 0x10FFFF
 
@@ -87,8 +87,11 @@ class CodePointTokenizer:
         self._length: int | None = None
         self._stride = 0
         self._strategy = "longest_first"
+        self._direction: Side = "right"
 
-    def enable_truncation(self, max_length: int, stride: int = 0, strategy: str = "longest_first") -> None:
+    def enable_truncation(
+        self, max_length: int, stride: int = 0, strategy: str = "longest_first", direction: Side = "right"
+    ) -> None:
         """Truncate texts from now on.
 
         Args:
@@ -96,8 +99,10 @@ class CodePointTokenizer:
             stride: tokens that an encoding in `overflowing` shares with the one before; not for ``longest_first``.
             strategy: which text of a pair is cut: ``only_first``, ``only_second``, or ``longest_first``, the longer one
                 until both have the same length. A single text is always cut.
+            direction: the end at which a text is cut; of ``only_first`` and ``only_second`` always the right one.
         """
         self._length, self._stride, self._strategy = max_length, stride, strategy
+        self._direction = direction
 
     def no_truncation(self) -> None:
         """Do not truncate from now on."""
@@ -166,6 +171,9 @@ class CodePointTokenizer:
         room = whole if self._length is None else max(0, self._length - added)
         if whole <= room:
             return [(first, second)]
+        if self._direction == "left" and second is None:
+            cut = len(first.ids) - room
+            return [(first.cut(cut, whole), None), (first.cut(0, cut), None)]
         if second is None:
             return [(window, None) for window in first.windows(room, self._stride)]
         if self._strategy == "only_first":
@@ -174,6 +182,10 @@ class CodePointTokenizer:
             return [(first, window) for window in second.windows(room - len(first.ids), self._stride)]
         # Of two texts of the same length, the second is cut first, as in transformers.
         kept = min(len(first.ids), max(room - len(second.ids), (room + 1) // 2))
+        if self._direction == "left":
+            cuts = len(first.ids) - kept, len(second.ids) - (room - kept)
+            tails = first.cut(cuts[0], len(first.ids)), second.cut(cuts[1], len(second.ids))
+            return [tails, (first.cut(0, cuts[0]), second.cut(0, cuts[1]))]
         rest = (first.cut(kept, len(first.ids)), second.cut(room - kept, len(second.ids)))
         return [(first.cut(0, kept), second.cut(0, room - kept)), rest]
 

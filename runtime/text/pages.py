@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -103,6 +103,20 @@ def text_of(text: Text) -> str:
     if not isinstance(text, str | Page):
         raise InputError(f"{quoted(text)} is not a text")
     return text.text if isinstance(text, Page) else text
+
+
+def parts_of(text: object, number: int) -> tuple[Text, ...]:
+    """A text by itself, or the two of a pair; a list of texts or an array may hold anything.
+
+    Raises:
+        InputError: it is neither; `number` names it.
+    """
+    if isinstance(text, str | Page):
+        return (text,)
+    parts = () if isinstance(text, Mapping) or not isinstance(text, Iterable) else tuple(text)
+    if len(parts) != 2 or not all(isinstance(part, str | Page) for part in parts):
+        raise InputError(f"text {number} is {quoted(text)}, which is neither a text nor a pair of texts")
+    return parts
 
 
 def laid_out(text: str) -> Page:

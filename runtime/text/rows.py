@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.bundle.text_info import BoxesInfo
+from triform.runtime.bundle.text_info import BoxesInfo, Side
 from triform.runtime.errors import BundleError, InputError
-from triform.runtime.printable import quoted
 from triform.runtime.text.checks import invalid_at
-from triform.runtime.text.pages import Page, Text, scaled, text_of
+from triform.runtime.text.pages import Page, Text, parts_of, scaled, text_of
 
 # Of a question and a page, for instance: the first is always a text.
 Pair = tuple[str, Text]
@@ -145,6 +144,7 @@ class RowReader:
         strict: bool = False,
         min_length: int = 1,
         boxes: BoxesInfo | None = None,
+        truncation_side: Side = "right",
     ) -> None:
         """Make a reader.
 
@@ -155,9 +155,11 @@ class RowReader:
             strict: whether to refuse a text that is too long, rather than cut it.
             min_length: fewest tokens of a row that the model can read.
             boxes: see the attribute.
+            truncation_side: where `read` and `read_batch` cut a text.
         """
         self.tokenizer = tokenizer
         self._strict = strict
+        self._side = truncation_side
         self._min_length = min_length
         self._vocab_size = vocab_size
         self.max_length = max_length
@@ -181,7 +183,7 @@ class RowReader:
             first += len(chunk)
 
     def read(self, texts: Sequence[Text | Pair], *, first: int = 1) -> list[TokenRow]:
-        """Encode texts, a row for each text or pair. A long text is cut at its end; of a pair, the longer one first.
+        """Encode texts, a row for each text or pair. A long text is cut; of a pair, the longer one first.
 
         Args:
             texts: texts or pages, or pairs of a text and a text or page.
@@ -194,7 +196,7 @@ class RowReader:
         """
         self._check_pages(texts, first)
         with self._lock:
-            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.enable_truncation(self.max_length, direction=self._side)
             encodings = self._encode([_plain(text) for text in texts], first)
         rows = [row for encoding, text in zip(encodings, texts, strict=True) for row in self._rows([encoding], text)]
         for index, row in enumerate(rows):
@@ -223,7 +225,7 @@ class RowReader:
     def _read_texts(self, texts: list[str], first: int) -> TokenBatch:
         _check_unicode(texts, first)
         with self._lock:
-            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.enable_truncation(self.max_length, direction=self._side)
             self.tokenizer.no_padding()
             # Not every tokenizer has the faster way.
             encode = getattr(self.tokenizer, "encode_batch_fast", self.tokenizer.encode_batch)
@@ -239,23 +241,27 @@ class RowReader:
                 self._note_truncated(texts[index], first + index)
         return batch
 
-    def read_windows(self, text: Text | Pair, *, stride: int, number: int = 1) -> list[TokenRow]:
+    def read_windows(
+        self, text: Text | Pair, *, stride: int, number: int = 1, split_first: bool = False
+    ) -> list[TokenRow]:
         """Encode a long text, or a pair with a long second text, as overlapping windows that cover all of it.
 
         Args:
-            text: the text or page, or a pair; each window has all of the first text and a part of the second.
+            text: the text or page, or a pair; each window has all of one text and a part of the other.
             stride: number of tokens that neighboring windows share.
             number: of the text, for errors.
+            split_first: of a pair, whether the first text is the long one.
 
         Raises:
-            InputError: the text is not valid Unicode, a window is too short for the model, or the first text of a pair
-                leaves no room for the second; the model needs a page and gets a text, or the other way around.
+            InputError: the text is not valid Unicode, a window is too short for the model, or the whole text of a pair
+                leaves no room for the other; the model needs a page and gets a text, or the other way around.
             BundleError: a token id is outside the model's vocabulary.
         """
         self._check_pages([text], number)
-        first, strategy = (None, "only_first") if isinstance(text, str | Page) else (text[0], "only_second")
+        strategy = "only_first" if split_first or isinstance(text, str | Page) else "only_second"
+        whole = None if isinstance(text, str | Page) else text_of(text[split_first])
         # Checked here because tokenizers panics, and prints a traceback, if the stride leaves no room.
-        if stride >= self.room(first):
+        if stride >= self.room(whole):
             raise InputError(
                 f"windows of {self.max_length} tokens that share {stride} leave no room for the text: {_start(text)}"
             )
@@ -267,21 +273,21 @@ class RowReader:
             self._check_length(len(row.ids), text, number)
         return rows
 
-    def room(self, first: str | None = None) -> int:
-        """The number of tokens that a row has for a text, or for the second text of a pair.
+    def room(self, other: str | None = None) -> int:
+        """The number of tokens that a row has for a text, alone or in a pair.
 
         Args:
-            first: the first text of the pair; None for a single text.
+            other: the whole text of the pair; None for a single text.
 
         Raises:
-            InputError: `first` is not valid Unicode.
+            InputError: `other` is not valid Unicode.
         """
-        special: int = self.tokenizer.num_special_tokens_to_add(first is not None)
-        if first is None:
+        special: int = self.tokenizer.num_special_tokens_to_add(other is not None)
+        if other is None:
             return self.max_length - special
         with self._lock:
             self.tokenizer.no_truncation()
-            return self.max_length - special - len(self._encode([first], 1, add_special_tokens=False)[0].ids)
+            return self.max_length - special - len(self._encode([other], 1, add_special_tokens=False)[0].ids)
 
     def length(self, text: str) -> int:
         """The number of tokens of a whole text, special tokens included.
@@ -296,7 +302,7 @@ class RowReader:
     def _check_pages(self, texts: Sequence[Text | Pair], first: int) -> None:
         """Refuse texts without boxes, or boxes that the model does not read."""
         for number, text in enumerate(texts, first):
-            parts = _parts(text, number)
+            parts = parts_of(text, number)
             if any(isinstance(part, Page) for part in parts[:-1]):
                 raise InputError(
                     f"text {number} is a page that comes first of a pair: give the text first, then the page"
@@ -344,16 +350,6 @@ class RowReader:
             f"the tokenizer gives the token id {token}, but the model's vocabulary has {self._vocab_size} tokens; "
             "leave out of the text what it stands for"
         )
-
-
-def _parts(text: Text | Pair, number: int) -> tuple[Text, ...]:
-    """A text by itself, or the two of a pair; a list of texts or an array may hold anything."""
-    if isinstance(text, str | Page):
-        return (text,)
-    parts = () if isinstance(text, Mapping) or not isinstance(text, Iterable) else tuple(text)
-    if len(parts) != 2 or not all(isinstance(part, str | Page) for part in parts):
-        raise InputError(f"text {number} is {quoted(text)}, which is neither a text nor a pair of texts")
-    return parts
 
 
 def _plain(text: Text | Pair) -> str | tuple[str, str]:

@@ -39,10 +39,10 @@ def test_manifest_not_json(capsys, own_bundle):
 
 
 def test_manifest_of_another_schema(capsys, own_bundle):
-    change(own_bundle, schema_version=8)
-    assert "a newer Triform; this one reads versions 2 to 7: upgrade" in fails(capsys, "inspect", own_bundle)
+    change(own_bundle, schema_version=9)
+    assert "a newer Triform; this one reads versions 2 to 8: upgrade" in fails(capsys, "inspect", own_bundle)
     change(own_bundle, schema_version=1)
-    older = "an older Triform; this one reads versions 2 to 7: export the model again"
+    older = "an older Triform; this one reads versions 2 to 8: export the model again"
     assert older in fails(capsys, "inspect", own_bundle)
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.describe.encoder import reads_context_first
 from triform.export.describe.special_tokens import name_padding, padding_of
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
@@ -71,6 +72,11 @@ class TextEncoder:
     def equal_lengths(self) -> bool:
         """Whether rows of one run must have the same number of tokens."""
         return "attention_mask" not in self.traced.names
+
+    @property
+    def context_first(self) -> bool:
+        """See `EncoderInfo.context_first`."""
+        return reads_context_first(self.checkpoint.tokenizer, self.task)
 
     @property
     def pad(self) -> int:
@@ -129,6 +135,11 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
     boxes = None if form is None else boxes_info(checkpoint.tokenizer, form)
+    if boxes is not None and reads_context_first(checkpoint.tokenizer, task):
+        raise UnsupportedError(
+            f"{checkpoint.source.name} reads a page before its question, because its tokenizer pads on the left, which "
+            'no bundle does; set "padding_side" in tokenizer_config.json to right if it was trained the other way'
+        )
     encoder = TextEncoder(
         checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length, boxes
     )
@@ -157,6 +168,8 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
     """The same task with one more output, the vector of the whole text."""
 
     def outputs(values: Any) -> dict[str, torch.Tensor]:
+        if "last_hidden_state" not in values:
+            raise UnsupportedModelError("it gives no states of tokens, of which a vector of the text could be made")
         states, mask = values["last_hidden_state"], values["attention_mask"]
         lengths = values.get("prompt_lengths")
         vector = sentence_embedding(states, mask, modules.pooling, modules.dense, modules.normalize, lengths)
@@ -250,7 +263,7 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
     # The limit of sentence-transformers replaces the tokenizer's.
     limits = [modules.max_length or checkpoint.tokenizer.model_max_length, positions]
     # Tokenizers without a limit have a very large one.
-    own = min((int(limit) for limit in limits if limit and limit < 10**9), default=_DEFAULT_LENGTH)
+    own = min((int(limit) for limit in limits if limit and 0 < limit < 10**9), default=_DEFAULT_LENGTH)
     context_length = options.context_length
     if context_length is not None and positions is not None and context_length > positions:
         raise InputError(

@@ -14,7 +14,8 @@ def test_versions_are_those_of_the_docs():
     (row,) = re.findall(r"^\| `schema_version` \| (.*?)\. A reader", DOCS, re.MULTILINE)
     said = {what: int(version) for version, what in re.findall(r"(\d+) for ([^,]*)", row)}
     names = {
-        "packed weights": manifest.SCHEMA_VERSION, "long prompts": manifest.PROMPTS_SCHEMA_VERSION,
+        "before its question": manifest.SCHEMA_VERSION, "packed weights": manifest.PACKED_SCHEMA_VERSION,
+        "long prompts": manifest.PROMPTS_SCHEMA_VERSION,
         "by concatenation": manifest.GROWTH_SCHEMA_VERSION, "graphs for GPUs": manifest.GPU_SCHEMA_VERSION,
         "states of fixed size": manifest.STATES_SCHEMA_VERSION, "other bundle": manifest.OLDEST_SCHEMA_VERSION,
     }  # fmt: skip

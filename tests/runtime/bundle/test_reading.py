@@ -106,9 +106,9 @@ def without_nulls(value):
 
 
 def test_the_documented_versions_are_read_and_no_others(tmp_path):
-    for version in range(2, 8):
+    for version in range(2, 9):
         assert read(tmp_path, FILES[0], ("schema_version",), version).schema_version == version
-    for version, remedy in ((1, "an older Triform.*: export the model again"), (8, "a newer Triform.*: upgrade")):
+    for version, remedy in ((1, "an older Triform.*: export the model again"), (9, "a newer Triform.*: upgrade")):
         with pytest.raises(BundleError, match=f"schema version {version}, made by {remedy}"):
             read(tmp_path, FILES[0], ("schema_version",), version)
 
