@@ -67,6 +67,24 @@ def verify_decoder(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Pa
     return parity
 
 
+def verify_rows(runner: FedDecoder, expected: Array, ids: list[int]) -> None:
+    """Feed all of `ids` but the last, then this one, and compare with PyTorch's logits.
+
+    For a graph that differs from a verified one in its products alone: they see many rows at once, and one.
+
+    Args:
+        runner: the graph.
+        expected: float32 (len(ids), vocab_size), from `reference_logits`.
+        ids: at least two token ids.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance.
+    """
+    sizes = [len(ids) - 1, 1]
+    difference = _difference(fed(runner, [_in_chunks(ids, sizes)]), expected, sizes)
+    _check_difference("logits with the blocks of the file", difference, RELATIVE_TOLERANCE * _scale(expected))
+
+
 def decoder_parity(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Parity:
     """Measure the differences that `verify_decoder` checks, however large they are."""
     return parity_of(fed(runner, parity_feedings(ids)), expected, ids)
@@ -120,7 +138,7 @@ def parity_of(results: Iterator[Result], expected: Array, ids: list[int]) -> Par
         expected: float32 (len(ids), vocab_size).
         ids: the text.
     """
-    scale = float(np.abs(expected).max())
+    scale = _scale(expected)
     prefill, chunked, step = (_difference(results, expected, sizes) for sizes in _sizes(len(ids)))
     return Parity(
         prefill=prefill,
@@ -139,13 +157,20 @@ def check_parity(parity: Parity) -> None:
         ExportError: a difference is too large; names the way of feeding, and by how much.
     """
     for name in ("prefill", "chunked", "step", "ragged"):
-        difference = getattr(parity, name)
-        # Written so that NaN fails too.
-        if not difference <= parity.tolerance:
-            raise ExportError(
-                f"the exported graph does not compute what PyTorch does: {name} logits differ by {difference:.2g} "
-                f"(allowed {parity.tolerance:.2g}); please report this model"
-            )
+        _check_difference(f"{name} logits", getattr(parity, name), parity.tolerance)
+
+
+def _check_difference(what: str, difference: float, allowed: float) -> None:
+    # Written so that NaN fails too.
+    if not difference <= allowed:
+        raise ExportError(
+            f"the exported graph does not compute what PyTorch does: {what} differ by {difference:.2g} "
+            f"(allowed {allowed:.2g}); please report this model"
+        )
+
+
+def _scale(logits: Array) -> float:
+    return float(np.abs(logits).max())
 
 
 def _difference(results: Iterator[Result], expected: Array, sizes: list[int]) -> float:

@@ -1,7 +1,9 @@
 """Exports a decoder from a quantized GGUF file: its blocks are kept, so nothing is calibrated.
 
-A copy of the graph that computes with float32 activations must agree with PyTorch on the file's numbers, as a float
-graph does. The graph itself rounds activations to 8 bits; its differences are measured.
+The graph must agree with PyTorch on the file's numbers as a float graph does, fed in all ways, before it has the
+blocks; and so must a copy with the blocks that computes with float32 activations. Of the copy two runs suffice, because
+only products change, and ONNX Runtime unpacks every 8-bit matrix in each of them. The graph itself rounds activations
+to 8 bits; its differences are measured.
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
 
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoders.graph import (
     GRAPH_FILE,
     StoredDecoder,
+    drop_weights,
     rotary_frequencies,
     traced_decoder,
 )
-from triform.export.forms.decoders.measured import measure_energies
+from triform.export.forms.decoders.measured import Reference, measure_decoder
 from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.graph.nodes import nodes
 from triform.export.graph.position_tables import compute_rotary_tables
@@ -42,12 +44,12 @@ from triform.export.verify.decoder import (
     quantized_decoder_parity,
     reference_logits,
     reference_states,
-    verify_decoder,
-    verify_states,
+    verify_rows,
 )
 from triform.export.write import Stored, write_graph
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.machine.memory import give_back_memory
 
 # Tokens to compare exactly, and tokens to measure the final graph on.
 _EXACT_TOKENS, _MEASURED_TOKENS = 48, 256
@@ -77,28 +79,33 @@ def build_from_blocks(
     """
     count = min(_MEASURED_TOKENS, max_length)
     ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), count, checkpoint.model, window=count)
+    exact_ids = ids[: min(_EXACT_TOKENS, max_length - 8)]
     with clock.step("reference"):
         logits = reference_logits(checkpoint.model, ids)
-        exact_ids = ids[: min(_EXACT_TOKENS, max_length - 8)]
         states = reference_states(checkpoint.model, exact_ids) if options.hidden_states else None
+    reference = Reference(exact_ids, logits[: len(exact_ids)], states)
     stored = StoredWeights(_by_initializer(checkpoint))
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
+    frequencies = rotary_frequencies(checkpoint)
+    # The graph has them, until it has their blocks.
+    drop_weights(checkpoint.model)
+    with clock.step("verify"), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        calibration = _calibration(checkpoint, max_length) if options.fast_prompts else None
+        text = TokenWindows(exact_ids, len(exact_ids))
+        measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, text, clock.counted)
     written: Stored = {}
     prompts = None
-    compute_rotary_tables(graph, rotary_frequencies(checkpoint))
-    if options.fast_prompts:
-        with clock.step("calibrate"):
-            energies = _energies(checkpoint, graph, cache, folder, max_length, clock)
-            prompts = PromptsFile(graph, folder, written)
-            prompts.lower_products(energies, clock.counted)
+    compute_rotary_tables(graph, frequencies)
     with clock.step("quantize"):
+        if options.fast_prompts:
+            prompts = PromptsFile(graph, folder, written)
+            prompts.lower_products(measured.importance, clock.counted)
         formats = Counter(lower_to_stored_blocks(graph, stored, options.accuracy_level))
         formats += Counter(lower_stored_experts(graph, stored, _EXACT_BITS, options.accuracy_level))
-    with clock.step("verify"):
-        exact = _exact_runner(graph, folder, cache)
-        parity = verify_decoder(exact, logits[: len(exact_ids)], exact_ids)
-        if states is not None:
-            verify_states(exact, states, exact_ids)
+        # Otherwise what was freed, as large as the model in float32, stays with the process.
+        give_back_memory()
+    with clock.step("blocks"):
+        verify_rows(_exact_runner(graph, folder, cache), reference.logits, exact_ids)
     with clock.step("compare"):
         scheme = Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level)
         # With 8 bits the operator always rounds activations, so the exact copy has these experts as floats.
@@ -107,7 +114,7 @@ def build_from_blocks(
         formats += Counter({f"int{_OTHER_BITS}": others} if others else {})
         write_graph(graph, folder / GRAPH_FILE, written)
         compare = partial(_compare, cache, logits, ids)
-        measured = compare(folder / GRAPH_FILE)
+        quantized = compare(folder / GRAPH_FILE)
         of_prompts = None
         if prompts is not None:
             others_of_file = stored.without(set(itertools.chain.from_iterable(prompts.weights.values())))
@@ -122,19 +129,16 @@ def build_from_blocks(
     quantization = Quantization(
         KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=dict(formats)
     )
-    parity = dataclasses.replace(parity, quantized=measured)
+    parity = dataclasses.replace(measured.parity, quantized=quantized)
     return [StoredDecoder(graph, cache, quantization, parity, notes, prompts=of_prompts)]
 
 
-def _energies(
-    checkpoint: Checkpoint, graph: ir.Model, cache: CacheInfo, folder: Path, max_length: int, clock: Clock
-) -> dict[str, torch.Tensor]:
-    """By weight name, the energy of each channel of a product's inputs on the exporter's text for calibration."""
+def _calibration(checkpoint: Checkpoint, max_length: int) -> TokenWindows:
     window = min(_MEASURED_TOKENS, max_length)
     text = texts.read_text("calibration")
-    ids = texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        return measure_energies(graph, cache, Path(scratch), TokenWindows(ids, window), clock.counted)
+    return TokenWindows(
+        texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window), window
+    )
 
 
 def _compare(cache: CacheInfo, logits: Array, ids: list[int], path: Path) -> QuantizedParity:

@@ -20,6 +20,7 @@ from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.machine.memory import give_back_memory
 
 GRAPH_FILE = "decoder.onnx"
 # Beside one for the CPU.
@@ -112,3 +113,4 @@ def drop_weights(model: torch.nn.Module) -> None:
             setattr(module, name, meta[id(parameter)])
     # Traced programs refer to themselves, and to the weights.
     gc.collect()
+    give_back_memory()

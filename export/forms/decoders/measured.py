@@ -134,19 +134,3 @@ def measure_decoder(
     for feeding in of_others:
         expected.append(next(results)[0][0] for _ in feeding.chunks)
     return Measured(parity, {weight: by_output[output] for weight, output in outputs.items()}, expected)
-
-
-def measure_energies(
-    graph: ir.Model, cache: CacheInfo, scratch: Path, text: TokenWindows, counted: Counted = uncounted
-) -> dict[str, torch.Tensor]:
-    """Run a decoder's float graph on a text, for the energy of each input channel by weight name.
-
-    Arguments as `measure_decoder`, of which this is a part.
-    """
-    copy = graph.clone()
-    outputs = add_energy_outputs(copy)
-    lower_to_float(copy)
-    runner = SegmentedDecoder(copy, scratch, cache, usable_cores())
-    feedings = energy_feedings(text.ids, text.window)
-    by_output = energies_of(runner.run(feedings, counted), len(feedings))
-    return {weight: by_output[output] for weight, output in outputs.items()}

@@ -103,6 +103,10 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
         kept[id(weight)] = _Kept(StoredConstants(model.graph, start, str(weight.name)), stored.matrix(weight))
         kept[id(weight)].lower_product(model.graph, node, accuracy_level, means)
         formats[kind.name] += 1
+        if not weight.uses():
+            # As `sweep` does; its floats are not held longer than needed.
+            del kept[id(weight)]
+            weight.const_value = None
     names |= _lower_token_tables(model, start, stored, kept, formats)
     stored.check_kept(names)
     return dict(sorted(formats.items()))

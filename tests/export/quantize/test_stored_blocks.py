@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import math
 
 import gguf
@@ -16,10 +18,13 @@ from tests.checkpoints.gguf_blocks import random_tensor
 from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
 from triform.export.checkpoint.gguf.container import Tensor
+from triform.export.checkpoint.gguf.placed_blocks import blocks_of
+from triform.export.forms.decoders import blocks
 from triform.export.graph.packed import pack_apart
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
-from triform.runtime.errors import InputError
+from triform.export.quantize.stored import blocks as stored_blocks
+from triform.runtime.errors import ExportError, InputError
 
 # Rows are whole super-blocks, which have 256 numbers.
 SIZES = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -96,6 +101,39 @@ def test_what_is_not_in_blocks_gets_eight_bits(tmp_path):
     # the table are F32 too.
     assert stored.formats == {"Q4_0": 4, "int8": 6}
     assert report.parity.quantized.mean_kl < 0.1
+
+
+def test_floats_are_let_go_of_once_the_graph_has_their_blocks(tmp_path, monkeypatch):
+    # No other test has matrices of these shapes.
+    shapes = {(768, 256), (256, 768), (1536, 256)}
+    monkeypatch.setitem(SIZES, "intermediate_size", 768)
+    path, found = write(tmp_path, "llama", {"": "Q4_0"}), []
+    verify_rows = blocks.verify_rows
+
+    def verify(*arguments):
+        gc.collect()
+        tensors = [item for item in gc.get_objects() if type(item) in (torch.Tensor, torch.nn.Parameter)]
+        found.append([item.shape for item in tensors if item.device.type == "cpu" and tuple(item.shape) in shapes])
+        verify_rows(*arguments)
+
+    monkeypatch.setattr(blocks, "verify_rows", verify)
+    export(str(path), tmp_path / "bundle", ExportOptions(context_length=64))
+    assert found == [[]]
+
+
+def test_wrong_blocks_are_noticed(tmp_path, monkeypatch):
+    path = write(tmp_path, "llama", {"": "Q4_0"})
+
+    def one_more(placement):
+        matrix = blocks_of(placement)
+        numbers = matrix.numbers.copy()
+        numbers[5, 3, 7] ^= 8
+        return dataclasses.replace(matrix, numbers=numbers)
+
+    monkeypatch.setattr(stored_blocks, "blocks_of", one_more)
+    with pytest.raises(ExportError, match="logits with the blocks of the file differ by"):
+        export(str(path), tmp_path / "bundle", ExportOptions(context_length=64))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_the_file_is_not_much_larger_in_a_bundle(tmp_path):

@@ -23,6 +23,7 @@ from triform.export.verify.decoder import (
     states_feeding,
     unshared_feedings,
     verify_decoder,
+    verify_rows,
 )
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity
@@ -61,6 +62,27 @@ def test_logits_that_differ_in_one_place_fail(value, place):
     logits[place, 2] = value
     with pytest.raises(ExportError, match="does not compute what PyTorch does"):
         verify_decoder(Table(logits), table(), IDS)
+
+
+def test_rows_that_are_equal_at_once_and_alone_pass():
+    fed_sizes = []
+
+    class Counting(Table):
+        def feed(self, input_ids, positions, sizes=None):
+            fed_sizes.append(input_ids.shape[1])
+            return super().feed(input_ids, positions, sizes)
+
+    verify_rows(Counting(table()), table(), IDS)
+    assert fed_sizes == [23, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 9.0])
+@pytest.mark.parametrize("place", [0, 22, 23])
+def test_rows_that_differ_in_one_place_fail(value, place):
+    logits = table()
+    logits[place, 2] = value
+    with pytest.raises(ExportError, match="logits with the blocks of the file differ by"):
+        verify_rows(Table(logits), table(), IDS)
 
 
 def test_divergence_is_from_the_original_to_the_quantized():
