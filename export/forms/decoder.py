@@ -33,6 +33,7 @@ from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.limits.contract import LARGEST
 from triform.runtime.bundle.manifest import PROMPTS, GpuGraphs, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
+from triform.runtime.decoder.templates.engines import end_engines
 from triform.runtime.errors import ExportError, InputError, option
 
 
@@ -172,6 +173,8 @@ def write_decoder_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo
     save_tokenizer(tokenizer, folder)
     engine, notes = choose_engine(tokenizer)
     files = write_chat_templates(chat_templates(tokenizer), folder)
+    # Processes that render templates began with all weights, and would keep them.
+    end_engines()
     default, special = files.pop(DEFAULT, None), special_strings(tokenizer)
     return TokenizerInfo("tokenizer.json", default, special, chat_templates=files, template_engine=engine), notes
 

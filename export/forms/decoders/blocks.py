@@ -9,6 +9,7 @@ to 8 bits; its differences are measured.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import tempfile
 from collections import Counter
@@ -93,6 +94,8 @@ def build_from_blocks(
         calibration = _calibration(checkpoint, max_length) if options.fast_prompts else None
         text = TokenWindows(exact_ids, len(exact_ids))
         measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, text, clock.counted)
+        # The copy that was run has the floats, and refers to itself.
+        gc.collect()
     written: Stored = {}
     prompts = None
     compute_rotary_tables(graph, frequencies)

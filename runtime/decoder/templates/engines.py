@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triform.runtime.bundle.text_info import JINJA2
-from triform.runtime.decoder.templates.isolation import Render, isolated, start
+from triform.runtime.decoder.templates.isolation import Render, end, isolated, start
 
 
 def renderer(engine: str) -> Render:
@@ -21,6 +21,11 @@ def renderer(engine: str) -> Render:
 def start_engine(engine: str) -> None:
     """Start the child process that renders templates with an engine. Arguments and errors as `renderer`."""
     start(engine, _imported(engine))
+
+
+def end_engines() -> None:
+    """End the child processes; where they are needed again, they start again."""
+    end()
 
 
 def _imported(engine: str) -> Render:

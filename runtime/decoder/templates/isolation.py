@@ -1,9 +1,9 @@
 """Renders templates in a child process with limits of memory and time, so that none can bring the program down.
 
 An engine can be made to build a text of any size in a few steps, and ends its process when there is no memory for it.
-The child is a fork of this process, which takes milliseconds, and lives as long: it reads requests from a pipe and
-writes results to another. Where there is no fork that is safe beside threads (macOS, Windows), and for values that JSON
-cannot carry, templates are rendered in this process.
+The child is a fork of this process, which takes milliseconds, and lives as long, or until `end`: it reads requests from
+a pipe and writes results to another. Where there is no fork that is safe beside threads (macOS, Windows), and for
+values that JSON cannot carry, templates are rendered in this process.
 """
 
 from __future__ import annotations
@@ -55,6 +55,18 @@ def start(engine: str, render: Render) -> None:
     _child(engine, render)
 
 
+def end() -> None:
+    """Let all children end; the next template starts another.
+
+    A child has the memory that this process had when it began, and keeps what this process frees.
+    """
+    with _starting:
+        while _children:
+            _, child = _children.popitem()
+            if child.usable:
+                child.end()
+
+
 def _as_json(value: Any) -> bytes | None:
     """A value as JSON; None if it would come back as another."""
     try:
@@ -65,7 +77,7 @@ def _as_json(value: Any) -> bytes | None:
 
 
 class _Interrupted(Exception):
-    """The child's next answer belongs to an earlier request, whose caller was interrupted by Ctrl-C or a signal."""
+    """The child has ended, or its next answer belongs to an earlier request, whose caller a signal interrupted."""
 
 
 class _Child:
@@ -86,7 +98,7 @@ class _Child:
 
     def render(self, request: bytes) -> str:
         with self._turn:
-            if self._asked:
+            if self._asked or self._ended:
                 self.close()
                 raise _Interrupted
             self._asked = True
@@ -106,6 +118,11 @@ class _Child:
         if kind == "not loaded":
             raise ImportError(text)
         return str(text)
+
+    def end(self) -> None:
+        """As `close`, once the request is answered that another thread may wait for."""
+        with self._turn:
+            self.close()
 
     def close(self) -> None:
         """Let it end, and wait until it has; twice is no harm."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def test_it_is_another_process_and_stays(render):
     first, second = render("", {}), render("", {})
     assert first == second
     assert int(first.split()[0]) != os.getpid()
+
+
+def test_it_ends_and_another_takes_its_place(render):
+    first = int(render("", {}).split()[0])
+    isolation.end()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert int(render("", {}).split()[0]) not in (first, os.getpid())
+
+
+def test_it_answers_before_it_ends(render):
+    """Another thread asks all the time, and always gets a text of a child."""
+    answers = []
+    asking = threading.Thread(target=lambda: answers.extend(render("", {"a": number}) for number in range(300)))
+    asking.start()
+    while asking.is_alive():
+        isolation.end()
+    assert [answer.partition(" ")[2] for answer in answers] == [f"{{'a': {number}}}" for number in range(300)]
 
 
 def test_what_it_says(render):
