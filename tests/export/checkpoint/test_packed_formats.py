@@ -14,6 +14,7 @@ from triform.export.checkpoint.files.packed.formats import method_of, packings_o
 from triform.export.checkpoint.files.packed.fp8 import fp8_packings
 from triform.export.checkpoint.files.packed.packing import Packing, column_groups, integers, packed_matrices
 from triform.export.checkpoint.files.packed.scales import BlockLengths
+from triform.runtime.errors import ExportError
 
 GPTQ = {"quant_method": "gptq"}
 
@@ -143,6 +144,21 @@ WEIGHT = [[1, 2, 3], [4, 5, 6]]
 )
 def test_scales(scale, zero, expected):
     assert scaled(WEIGHT, scale, zero) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_matrix_of_its_full_size_is_not_scaled(dtype):
+    """compressed-tensors' DenseCompressor changes nothing: the scale is what the matrix is rounded with in each run."""
+    parts = {"weight": torch.ones(3, 4, dtype=dtype), "weight_scale": torch.full((3, 1), 0.01)}
+    with pytest.raises(ExportError, match=f"a matrix is stored in {str(dtype)[6:]} beside scales"):
+        scaled_packings()[0].unpack(parts)
+
+
+def test_scales_that_are_exponents_are_no_factors():
+    """As MXFP8 has them: 127 stands for 1."""
+    parts = {"weight": torch.ones(3, 32).to(torch.float8_e4m3fn), "weight_scale": torch.full((3, 1), 127).byte()}
+    with pytest.raises(TypeError, match="scales of"):
+        scaled_packings()[0].unpack(parts)
 
 
 def test_blocks_of_rows_and_columns():

@@ -8,6 +8,7 @@ import torch
 
 from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, column_groups, integers
 from triform.export.checkpoint.files.packed.scales import BlockLengths, scaled
+from triform.runtime.errors import ExportError
 
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point")
@@ -52,6 +53,19 @@ def _unpack(bits: int, parts: PackedTensors) -> Grid:
 
 
 def _scaled(lengths: BlockLengths, parts: PackedTensors) -> torch.Tensor:
-    """Scale a matrix: weight is int8 or an 8-bit float, weight_scale float, of all, of groups or of blocks."""
-    zeros, scales = parts.get("weight_zero_point"), parts["weight_scale"]
-    return scaled(parts["weight"].float(), scales, None if zeros is None else zeros.float(), lengths).to(scales.dtype)
+    """Scale a matrix: weight is int8 or an 8-bit float, weight_scale float, of all, of groups or of blocks.
+
+    Raises:
+        ExportError: the weight has its full size, and the scale is for rounding it while a model runs.
+        TypeError: the scales are no floats, such as the exponents of powers of two.
+    """
+    zeros, scales, weight = parts.get("weight_zero_point"), parts["weight_scale"], parts["weight"]
+    if weight.is_floating_point() and weight.itemsize > 1:
+        raise ExportError(
+            f"a matrix is stored in {str(weight.dtype).removeprefix('torch.')} beside scales that "
+            "compressed-tensors rounds it with while a model runs, which no bundle does; save the model compressed "
+            "(save_compressed), or give the checkpoint that it was made from"
+        )
+    if not scales.is_floating_point():
+        raise TypeError(f"scales of {scales.dtype}")
+    return scaled(weight.float(), scales, None if zeros is None else zeros.float(), lengths).to(scales.dtype)
