@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from triform.export.runners import Chunk, DecoderRunner, FedDecoder, Feeding, RaggedDecoder, Result, fed
 from triform.export.samples.batches import Array
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
+from triform.models.errors import first_line
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.errors import ExportError, option
 
@@ -25,18 +27,30 @@ _CHUNKED = 1
 
 
 def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
-    """PyTorch's logits, float32 (len(ids), vocab_size), computed with transformers' eager attention."""
-    with eager_attention(model):
-        logits: Array = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+    """PyTorch's logits, float32 (len(ids), vocab_size), computed with transformers' eager attention.
+
+    Raises:
+        ExportError: the model itself cannot read a text, as with a config that asks for more experts than there are.
+    """
+    logits: Array = _read(model, ids).logits[0].float().numpy()
     return logits
 
 
 def reference_states(model: PreTrainedModel, ids: list[int]) -> Array:
-    """PyTorch's last hidden states, float32 (len(ids), hidden_size), computed with transformers' eager attention."""
-    with eager_attention(model):
-        outputs = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
-    states: Array = outputs.hidden_states[-1][0].float().numpy()
+    """PyTorch's last hidden states, float32 (len(ids), hidden_size). Errors as `reference_logits`."""
+    states: Array = _read(model, ids, output_hidden_states=True).hidden_states[-1][0].float().numpy()
     return states
+
+
+def _read(model: PreTrainedModel, ids: list[int], **settings: bool) -> Any:
+    try:
+        with eager_attention(model):
+            return model(input_ids=torch.tensor([ids]), use_cache=False, **settings)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise ExportError(
+            f"transformers' own model does not read a text of {len(ids)} tokens: {first_line(error)}; "
+            "correct its config, or fetch the model again"
+        ) from error
 
 
 @contextmanager

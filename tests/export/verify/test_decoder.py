@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.checkpoints.decoder_families import FAMILIES, build
 from triform.export.runners import Feeding, fed
 from triform.export.verify.decoder import (
     all_logits,
@@ -19,6 +20,8 @@ from triform.export.verify.decoder import (
     parity_feedings,
     parity_of,
     quantized_decoder_parity,
+    reference_logits,
+    reference_states,
     shared_feeding,
     states_feeding,
     unshared_feedings,
@@ -348,3 +351,12 @@ def test_a_window_of_two_predicts_one_token():
     assert found.tokens == 2
     # Of the first logits (0, 1) and (1, 0), and (0, 0) for both in the original.
     assert found.perplexity_original == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("reference", [reference_logits, reference_states])
+def test_a_model_that_cannot_read_its_own_config(reference):
+    """Its router is to choose more experts than there are."""
+    model_type, settings = FAMILIES["mixtral"]
+    model = build(model_type, {**settings, "num_experts_per_tok": settings["num_local_experts"] + 1})
+    with pytest.raises(ExportError, match="own model does not read a text of 4 tokens: selected index k out of range"):
+        reference(model, [5, 6, 7, 8])
