@@ -44,6 +44,15 @@ def test_json_has_everything(call, float_bundle):
     assert len(found["token_ids"]) <= 3
 
 
+def test_an_answer_of_a_form_that_was_cut_is_noted(call, float_bundle):
+    code, out, err = call("generate", float_bundle, "the", "--raw", "--regex", "x{40}", "--max-new-tokens", "2")
+    assert code == 0
+    assert out.strip() in ["x" * count for count in range(2, 40)]
+    assert err == "note: cut after 2 tokens, so it may not be whole as --regex asks; raise --max-new-tokens\n"
+    assert call("generate", float_bundle, "the", "--raw", "--max-new-tokens", "2")[2] == ""
+    assert call("generate", float_bundle, "the", "--raw", "--regex", "x{3}", "--max-new-tokens", "9")[2] == ""
+
+
 def test_stats_go_to_stderr(call, float_bundle):
     _, out, err = call("generate", float_bundle, PROMPT, "--max-new-tokens", 3, "--stats")
     assert "tokens/s" in err

@@ -139,6 +139,7 @@ def run(
     answer = partial(model.stream_to, text, options, **prompt_options)
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
+    _note_cut(generation, options)
     # Rewrite the cache file only if it covered less than half of this prompt.
     if updated is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
         model.save_prompt_cache(updated, generation.prompt_tokens)
@@ -215,6 +216,18 @@ def _copied(generation: Generation) -> int:
 def _show(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _note_cut(generation: Generation, options: GenerationOptions) -> None:
+    """Say that an answer that was to have a form may lack its end."""
+    from triform.runtime.generation.options.conflicts import FORMS
+
+    form = next((name for name in FORMS if getattr(options.constraints, name) is not None), None)
+    if form is not None and generation.finish_reason == "length":
+        say(
+            f"note: cut after {len(generation.token_ids)} tokens, so it may not be whole as --{form.replace('_', '-')} "
+            "asks; raise --max-new-tokens"
+        )
 
 
 def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
