@@ -20,12 +20,12 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 class StoredWeight(torch.Tensor):
-    """A float32 tensor to those who compute with it, converted from 16-bit floats each time it is read.
+    """A float32 tensor to those who compute with it, converted from what is stored each time it is read.
 
     Products convert some columns at a time, and lookups only the rows that they return.
 
     Attributes:
-        stored: the numbers, bfloat16 or float16; may be mapped from a file.
+        stored: the numbers, such as bfloat16 or float16; may be mapped from a file.
     """
 
     stored: torch.Tensor

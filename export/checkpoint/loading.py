@@ -92,8 +92,8 @@ def load_checkpoint(
         config: from `read_config`.
         auto_class: the transformers class that loads it.
         unused: parts of the model that may be missing, because no output depends on them.
-        as_stored: leave matrices of 16-bit floats in their files, see `StoredWeight`; all are float32 otherwise, and
-            where an adapter changes them.
+        as_stored: leave matrices of 16-bit floats, and those in the blocks of GGUF files, in their files, see
+            `StoredWeight`; all are float32 otherwise, and where an adapter changes them.
 
     Raises:
         ExportError: weights are damaged or do not fit the config, some would be left out, or there is no usable
@@ -114,7 +114,7 @@ def load_model(
     """Load the weights alone. Arguments and errors as `load_checkpoint`."""
     if source.gguf is not None:
         with quiet():
-            loaded = gguf.load_gguf_model(source.gguf, config, auto_class)
+            loaded = gguf.load_gguf_model(source.gguf, config, auto_class, as_stored=as_stored)
         _check_missing(source, loaded.missing, unused)
         _check_finite(source, loaded.model, loaded.missing)
         return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)

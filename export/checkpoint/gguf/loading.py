@@ -21,11 +21,13 @@ from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.parameters import Layout, layer_numbers, layouts_of, numbers_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_rotated_part
+from triform.export.checkpoint.gguf.stored_rows import stored_rows
 from triform.export.checkpoint.gguf.vocabulary.key_types import check_key_types
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
 from triform.models.errors import first_line
+from triform.models.stored_weights import StoredWeight
 from triform.runtime.errors import ExportError
 
 
@@ -123,13 +125,14 @@ def load_gguf_tokenizer(path: Path) -> Any:
     return build_tokenizer(opened(path))
 
 
-def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
+def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any, *, as_stored: bool = False) -> GgufModel:
     """Load the weights in float32.
 
     Args:
         path: of the file, or of one of its parts.
         config: from `read_gguf_config`.
         auto_class: the transformers class of models to make.
+        as_stored: leave matrices in the blocks of the file where that is possible, see `StoredRows`.
 
     Raises:
         ExportError: the file has tensors that have no place in the model, or that do not fit it.
@@ -145,10 +148,12 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
     unused = _unused(empty, architecture)
     placements = {name: found for name, found in named.items() if not any(re.search(key, name) for key in unused)}
     layouts = layouts_of(empty)
-    state = {
-        name: numbers_of(placement, name, parameters, layouts.get(name, Layout()), architecture.norm_offset)
-        for name, placement in placements.items()
-    }
+    state = {}
+    for name, placement in placements.items():
+        stored = _as_stored(placement, parameters.get(name), layouts.get(name)) if as_stored else None
+        if stored is None:
+            stored = numbers_of(placement, name, parameters, layouts.get(name, Layout()), architecture.norm_offset)
+        state[name] = stored
     state |= layer_numbers(file, architecture, parameters)
     absent = _absent(empty, state)
     for name in [name for name in absent if _is_bias_of_matrix(name, parameters)]:
@@ -162,6 +167,12 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
     if model.can_generate():
         model.generation_config = generation_config(file, GenerationConfig.from_model_config(config))
     return GgufModel(model.eval(), tuple(absent), placements)
+
+
+def _as_stored(placement: Placement, parameter: torch.Tensor | None, layout: Layout | None) -> torch.Tensor | None:
+    """A parameter in the blocks of the file; None if its numbers are not the file's, row by row."""
+    rows = None if parameter is None or layout is not None else stored_rows(placement)
+    return None if rows is None or parameter is None or rows.shape != parameter.shape else StoredWeight(rows)
 
 
 def _empty_model(file: GgufFile, config: PretrainedConfig, auto_class: Any) -> Any:
