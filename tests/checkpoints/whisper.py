@@ -19,10 +19,12 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 # CTranslate2's codes of the types that its Whisper converters write unless asked to quantize; int16 and int8 hold
 # settings such as the number of heads.
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 4: np.float16}
-VOCABULARY = 51864
-END, START, START_OF_PREVIOUS, NO_TIMESTAMPS = 50256, 50257, 50360, 50362
-FIRST_TIMESTAMP = NO_TIMESTAMPS + 1
+# Tokens of the English-only models. The multilingual ones have one more, in front of all special ones.
+ENGLISH = 51864
 LENGTH = 448
+# By CTranslate2's names of the special tokens.
+END, START, TRANSLATE, TRANSCRIBE = "<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|transcribe|>"
+START_OF_PREVIOUS, NO_TIMESTAMPS, FIRST_TIMESTAMP = "<|startofprev|>", "<|notimestamps|>", "<|0.00|>"
 
 Variables = dict[str, np.ndarray]
 
@@ -31,16 +33,19 @@ def main(source: Path, out: Path) -> None:
     """Writes what `AutoModelForSpeechSeq2Seq`, `AutoTokenizer` and `AutoFeatureExtractor` load from a folder.
 
     Args:
-        source: folder with an English-only model: model.bin, config.json, tokenizer.json, vocabulary.txt.
+        source: folder with model.bin, config.json, tokenizer.json, vocabulary.txt; English-only or multilingual with
+            99 languages.
         out: folder to write; made if it does not exist.
     """
     variables = read_variables(source / "model.bin")
-    model = WhisperForConditionalGeneration(model_config(variables))
+    words = (source / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[: _vocabulary(variables)]
+    ids = {word: token_id for token_id, word in enumerate(words)}
+    model = WhisperForConditionalGeneration(model_config(variables, ids))
     model.load_state_dict(state_dict(variables, model.config))
-    model.generation_config = generation_config(json.loads((source / "config.json").read_text()))
+    model.generation_config = generation_config(json.loads((source / "config.json").read_text()), words)
     model.save_pretrained(out)
     WhisperFeatureExtractor().save_pretrained(out)
-    write_tokenizer(source, out)
+    write_tokenizer(source, out, words)
 
 
 def read_variables(path: Path) -> Variables:
@@ -81,15 +86,16 @@ def _variable(file: BinaryIO) -> tuple[str, np.ndarray]:
     return name, np.frombuffer(file.read(size), DTYPES[dtype]).reshape(shape)
 
 
-def model_config(variables: Variables) -> WhisperConfig:
-    """The dimensions, read off the variables' shapes and names.
+def _vocabulary(variables: Variables) -> int:
+    count = len(variables["decoder/embeddings/weight"])
+    if count not in (ENGLISH, ENGLISH + 1):
+        raise ValueError(f"the vocabulary has {count} tokens, not {ENGLISH} or {ENGLISH + 1}")
+    return count
 
-    Raises:
-        ValueError: the vocabulary is not that of the English-only models.
-    """
+
+def model_config(variables: Variables, ids: dict[str, int]) -> WhisperConfig:
+    """The dimensions, read off the variables' shapes and names, with the ids of `END` and `START`."""
     vocabulary, width = variables["decoder/embeddings/weight"].shape
-    if vocabulary != VOCABULARY:
-        raise ValueError(f"the vocabulary has {vocabulary} tokens, English-only models have {VOCABULARY}")
     sizes: dict[str, int] = {}
     for side in ("encoder", "decoder"):
         sizes[f"{side}_layers"] = len({name.split("/")[1] for name in variables if name.startswith(f"{side}/layer_")})
@@ -102,10 +108,10 @@ def model_config(variables: Variables) -> WhisperConfig:
         num_mel_bins=variables["encoder/conv1/weight"].shape[1],
         max_source_positions=len(variables["encoder/position_encodings/encodings"]),
         max_target_positions=len(variables["decoder/position_encodings/encodings"]),
-        bos_token_id=START,
-        eos_token_id=END,
-        pad_token_id=END,
-        decoder_start_token_id=START,
+        bos_token_id=ids[START],
+        eos_token_id=ids[END],
+        pad_token_id=ids[END],
+        decoder_start_token_id=ids[START],
         **sizes,
     )
 
@@ -163,41 +169,47 @@ def _norm(variables: Variables, source: str, target: str) -> Iterator[tuple[str,
     yield f"{target}.bias", variables[f"{source}/beta"]
 
 
-def generation_config(settings: dict[str, list[int]]) -> GenerationConfig:
-    """What OpenAI's English-only models are published with, the lists from CTranslate2's config.json."""
+def generation_config(settings: dict[str, list[int]], words: list[str]) -> GenerationConfig:
+    """What OpenAI's models are published with, the lists from CTranslate2's config.json."""
+    ids = {word: token_id for token_id, word in enumerate(words)}
+    languages: dict[str, object] = {}
+    if len(words) > ENGLISH:
+        languages = {
+            "lang_to_id": {words[token_id]: token_id for token_id in settings["lang_ids"]},
+            "task_to_id": {"transcribe": ids[TRANSCRIBE], "translate": ids[TRANSLATE]},
+            "task": "transcribe",
+        }
     return GenerationConfig(
-        bos_token_id=START,
-        eos_token_id=END,
-        pad_token_id=END,
-        decoder_start_token_id=START,
-        no_timestamps_token_id=NO_TIMESTAMPS,
-        prev_sot_token_id=START_OF_PREVIOUS,
+        bos_token_id=ids[END] if languages else ids[START],
+        eos_token_id=ids[END],
+        pad_token_id=ids[END],
+        decoder_start_token_id=ids[START],
+        no_timestamps_token_id=ids[NO_TIMESTAMPS],
+        prev_sot_token_id=ids[START_OF_PREVIOUS],
         suppress_tokens=settings["suppress_ids"],
         begin_suppress_tokens=settings["suppress_ids_begin"],
         alignment_heads=settings["alignment_heads"],
-        is_multilingual=False,
+        is_multilingual=bool(languages),
         max_initial_timestamp_index=50,
         max_length=LENGTH,
         return_timestamps=False,
+        **languages,
     )
 
 
-def write_tokenizer(source: Path, out: Path) -> None:
+def write_tokenizer(source: Path, out: Path, words: list[str]) -> None:
     """tokenizer.json, with the timestamps that CTranslate2 keeps in vocabulary.txt only, and tokenizer_config.json."""
     tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     special = [token["content"] for token in tokenizer["added_tokens"] if token["special"]]
-    words = (source / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:VOCABULARY]
     # Not special: transformers finds the first timestamp behind the last special token.
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    timestamps = enumerate(words[FIRST_TIMESTAMP:], FIRST_TIMESTAMP)
+    first = words.index(FIRST_TIMESTAMP)
+    timestamps = enumerate(words[first:], first)
     tokenizer["added_tokens"] += [{"id": token_id, "content": word, **plain} for token_id, word in timestamps]
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     config = {
         "tokenizer_class": "WhisperTokenizer",
-        "bos_token": "<|endoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END),
         "additional_special_tokens": special,
         "add_prefix_space": False,
         "model_max_length": 1024,
