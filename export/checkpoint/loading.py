@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.pytorch_utils import Conv1D
@@ -134,11 +135,23 @@ def load_model(
     _check_missing(source, sorted(absent), unused)
     _check_finite(source, model, absent)
     model.eval()
+    _compute_weights(model)
     missing = tuple(sorted(absent))
     return Checkpoint(
         source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts_lacked(model, unread),
         notes=(*_code_not_run(source, model), *_merged(source)),
     )  # fmt: skip
+
+
+def _compute_weights(model: PreTrainedModel) -> None:
+    """Make weights of what PyTorch computes from others at each run, as a kernel is from its direction and norm.
+
+    A graph would hold the others in float32, since no product or convolution reads them.
+    """
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def _code_not_run(source: Source, model: PreTrainedModel) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.graph.position_tables import compute_rotary_tables
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
+from triform.export.quantize.kernels_and_tables import narrow_kernels_and_tables
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.quantize.mixed.moments import Differentiable, predictions
 from triform.export.quantize.smoothing import smooth_channels
@@ -240,6 +241,8 @@ def _quantize(
         clock: gets notes of what was measured.
     """
     graph = traced.graph
+    if options.quantize not in ("none", KEEP):
+        narrow_kernels_and_tables(graph)
     with GraphFile(folder / GRAPH_FILE, stored) as file:
         if options.quantize == "none":
             lower_to_float(graph)

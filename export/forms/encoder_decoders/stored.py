@@ -28,6 +28,7 @@ from triform.export.quantize.encoder import (
     write_float_graph,
 )
 from triform.export.quantize.energies import add_energy_outputs, without_shared
+from triform.export.quantize.kernels_and_tables import narrow_kernels_and_tables
 from triform.export.quantize.mixed.encoder import CalibrationInputs
 from triform.export.quantize.mixed.encoder_decoder import EncoderDecoderGraphs, lower_pair_to_goal
 from triform.export.quantize.smoothing import smooth_channels
@@ -173,6 +174,8 @@ def store_quantized(
         words = None if calibration.listening is None else words_of_float(graphs, calibration.listening, clock)
     comparison = _Comparison(floats.runner, calibration.reference, cache, words)
     with clock.step("quantize"):
+        for graph in (graphs.encoder, graphs.decoder):
+            narrow_kernels_and_tables(graph)
         if options.quantize == MIXED:
             quantization = _quantize_to_goal(graphs, floats, calibration, answers, options, folder, comparison, clock)
         else:

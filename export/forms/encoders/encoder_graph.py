@@ -24,6 +24,7 @@ from triform.export.quantize.encoder import (
     write_calibration_graph,
     write_float_graph,
 )
+from triform.export.quantize.kernels_and_tables import narrow_kernels_and_tables
 from triform.export.quantize.mixed.encoder import CalibrationInputs, lower_encoder_to_goal
 from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
@@ -177,6 +178,7 @@ def _quantize(
         )  # fmt: skip
 
     with clock.step("quantize"):
+        narrow_kernels_and_tables(graph)
         if checks.subject is not None and options.quantize == MIXED:
             inputs = CalibrationInputs(linear_inputs_of(original, checks.calibration), checks.rows_worth)
             with tempfile.TemporaryDirectory(dir=scratch) as moments:

@@ -1,7 +1,8 @@
 """No weight is stored twice: what a quantized bundle takes follows from its number of parameters.
 
 The limit is arithmetic: a parameter takes `bits` / 8 bytes, and of each block of 32 parameters the scale takes four
-bytes and the zero point another `bits` / 8. Norms, biases and positions, which stay in float32, are within 5 % of that.
+bytes and the zero point another `bits` / 8. Norms and biases, which stay in float32, and positions in float16
+are within 5 % of that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tests.checkpoints.ctc import save_ctc_checkpoint
 from tests.checkpoints.decoders import byte_level_tokenizer, llama_folder
 from tests.checkpoints.encoders import bert_folder, word_piece_tokenizer
+from tests.checkpoints.images import vision_folder
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 
@@ -78,6 +81,18 @@ def llama_of_half_blocks(folder):
     llama_folder(folder, vocab_size=2048, hidden_size=288, intermediate_size=160, head_dim=24)
 
 
+def waveforms(folder):
+    """Two of five parameters are in convolutions, as one of ten of wav2vec2's smallest published model is."""
+    folder.mkdir()
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "conv_dim": [64, 128]}
+    save_ctc_checkpoint(folder, "wav2vec2", "layer", **sizes)
+
+
+def images(folder):
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "patch_size": (12, 20)}
+    vision_folder(folder, "vit", "ViTForImageClassification", **sizes)
+
+
 def limit(parameters, bits):
     return 1.05 * parameters * (bits / 8 + (4 + bits / 8) / 32)
 
@@ -97,6 +112,8 @@ def stored(bundle):
         (llama, 8),
         (llama_untied, 4),
         (llama_of_half_blocks, 8),
+        (waveforms, 8),
+        (images, 8),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
