@@ -81,6 +81,24 @@ def test_a_classifier(tmp_path, capsys):
         assert dict(answer) == pytest.approx(expected, abs=2e-6)
 
 
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask"], ["input_ids", "token_type_ids", "attention_mask"]])
+def test_types_of_tokens_that_a_tokenizer_does_not_give_are_0(tmp_path, names):
+    """As in PyTorch, and not those that its tokenizer.json has for a second text."""
+    source = bert_folder(tmp_path / "source", "BertForSequenceClassification", num_labels=3)
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_input_names": names}))
+    add_traced(source, "BertForSequenceClassification", ("logits",))
+    import_model(source, tmp_path / "bundle")
+    model = triform.load_encoder(tmp_path / "bundle")
+    assert ("token_type_ids" in {value.name for value in model.manifest.graphs["encoder"].inputs}) is (len(names) == 3)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    reference = transformers.BertForSequenceClassification.from_pretrained(source).eval()
+    with torch.no_grad():
+        logits = reference(**tokenizer(*TEXTS, return_tensors="pt")).logits[0]
+    expected = {f"LABEL_{index}": score for index, score in enumerate(logits.softmax(0).tolist())}
+    assert dict(next(iter(model.classify([(TEXTS[0], TEXTS[1])])))) == pytest.approx(expected, abs=2e-6)
+
+
 def test_masks_are_filled_from_the_logits_at_their_places(tmp_path):
     source = bert_folder(tmp_path / "source", "BertForMaskedLM")
     add_traced(source, "BertForMaskedLM", ("logits",))
