@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules
-from triform.export.onnx_import.graph import TYPES
+from triform.export.onnx_import.graph import TOKEN_TYPES
 from triform.export.runners import EncoderRunner
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
@@ -74,7 +74,11 @@ def check_same(
     """
     arrays = padded(samples, pad)
     # Computed in the imported graph, where the tokenizer gives none.
-    types = {} if TYPES in arrays or TYPES not in original.inputs else {TYPES: np.zeros_like(arrays["input_ids"])}
+    types = (
+        {}
+        if TOKEN_TYPES in arrays or TOKEN_TYPES not in original.inputs
+        else {TOKEN_TYPES: np.zeros_like(arrays["input_ids"])}
+    )
     before = original.run(_typed(original, {**arrays, **types}))
     if "token_embeddings" in before:
         before["last_hidden_state"] = before["token_embeddings"]

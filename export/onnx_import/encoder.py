@@ -25,7 +25,7 @@ from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_man
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.onnx_import.comparison import batch_effect, check_same, longest_row, samples_of
 from triform.export.onnx_import.found import Found, ImportOptions, parameters_of, quantization_of
-from triform.export.onnx_import.graph import TYPES, adapt, take_no_types, task_of
+from triform.export.onnx_import.graph import TOKEN_TYPES, adapt, take_no_types, task_of
 from triform.export.onnx_import.pooling import add_pooling
 from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
@@ -105,7 +105,7 @@ def _read(folder: Path, graph: ir.Model, task: str | None) -> _Model:
 def _adapt(model: _Model, graph: ir.Model, path: Path) -> bool:
     """Change the graph in place; return whether pooling was added."""
     adapt(graph, path, model.task)
-    if TYPES not in model.tokenizer.model_input_names:
+    if TOKEN_TYPES not in model.tokenizer.model_input_names:
         take_no_types(graph.graph)
     names = [value.name for value in graph.graph.outputs]
     if model.task != "feature-extraction" or "sentence_embedding" in names:

@@ -12,8 +12,8 @@ from triform.export.graph.nodes import add_initializer
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.printable import quoted
 
-TYPES = "token_type_ids"
-_INPUTS = ("input_ids", "attention_mask", TYPES)
+TOKEN_TYPES = "token_type_ids"
+_INPUTS = ("input_ids", "attention_mask", TOKEN_TYPES)
 # What sentence-transformers calls the vectors of tokens.
 _OTHER_NAMES = {"token_embeddings": "last_hidden_state"}
 # Outputs to keep, by task, and those that a task needs; all others are left out.
@@ -93,15 +93,15 @@ def adapt_input(graph: ir.Graph, value: ir.Value, path: Path) -> None:
 def take_no_types(graph: ir.Graph) -> None:
     """Compute an input of token types, if there is one: all are 0, as of a tokenizer that gives none."""
     values = {str(value.name): value for value in graph.inputs}
-    if TYPES not in values:
+    if TOKEN_TYPES not in values:
         return
     zeros = ir.node("Sub", [values["input_ids"], values["input_ids"]])
     zeros.outputs[0].name, zeros.outputs[0].type = "no_types", ir.TensorType(ir.DataType.INT64)
     zeros.outputs[0].shape = values["input_ids"].shape
-    for node, index in list(values[TYPES].uses()):
+    for node, index in list(values[TOKEN_TYPES].uses()):
         node.replace_input_with(index, zeros.outputs[0])
     graph.insert_before(graph[0], [zeros])
-    graph.inputs.remove(values[TYPES])
+    graph.inputs.remove(values[TOKEN_TYPES])
 
 
 def take_as(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
