@@ -211,6 +211,7 @@ def _leave(code: int) -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
+    from triform.cli.inputs.whole_text import forget_files
     from triform.runtime.errors import InputError, TriformError, use_defaults
 
     try:
@@ -236,6 +237,7 @@ def run(arguments: list[str]) -> int:
         return asked_to_end(error) or _unexpected(error)
     finally:
         use_defaults(())
+        forget_files()
 
 
 def _drop_stdout() -> None:

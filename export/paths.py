@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from triform.runtime.bundle.manifest import MANIFEST
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.errors import ExportError, option
 
 
@@ -24,7 +25,9 @@ def check_target(bundle: Path, force: bool) -> None:
 
     Raises:
         ExportError: as described.
+        InputError: it is in another bundle.
     """
+    check_outside_bundles(bundle)
     if not bundle.exists() and not bundle.is_symlink():
         return
     if not force:

@@ -16,6 +16,7 @@ from triform.cli.outputs.run_log import Run
 from triform.runtime.batch.predictor import Predictor
 from triform.runtime.batch.texts import require_pyarrow
 from triform.runtime.bundle.folder import open_bundle
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.errors import InputError, TriformError, option
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     require_pyarrow()
     # Before inputs are read; the bundle's digest is that of its manifest.
     open_bundle(batch.bundle)
+    check_outside_bundles(batch.output)
     rows = batch.rows_of(task)
     files = find_files(batch.inputs, task.reads, batch.output)
     units = plan(files, batch.column, rows)

@@ -8,6 +8,9 @@ from pathlib import Path
 from triform.runtime.errors import InputError
 from triform.runtime.text.encoding import decode_text
 
+# Of the command that runs.
+_read: set[Path] = set()
+
 
 def whole_text(what: str, text: str | None, file: Path | None = None) -> str:
     """The text of an argument or a file; standard input without either, or for ``-``.
@@ -48,7 +51,18 @@ def read_text_file(what: str, file: Path) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise InputError(f"the {what} in {file} cannot be read: {error.strerror or error}") from None
+    _read.add(file.absolute())
     return decode_text(content, f"the {what} in {file}")
+
+
+def files_read() -> frozenset[Path]:
+    """The files that `read_text_file` has read since `forget_files`, which no output may replace."""
+    return frozenset(_read)
+
+
+def forget_files() -> None:
+    """Begin another command."""
+    _read.clear()
 
 
 def _read_stdin(what: str) -> str:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from triform.cli.inputs.whole_text import files_read
 from triform.cli.outputs.notes import say
 from triform.cli.outputs.run_log import AnotherRunError, log_path
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.errors import InputError
 from triform.runtime.files import followed
 
@@ -74,12 +76,17 @@ def check_not_read(output: Path, sources: Iterable[Path], bundle: Path | None) -
         bundle: the model's folder, which holds no files but the model's.
 
     Raises:
-        InputError: the file is one of the sources, by whatever name, or in the bundle's folder.
+        InputError: the file is one of the sources or of the texts that options read, by whatever name, or in a bundle.
     """
     if bundle is not None and followed(output).resolve().is_relative_to(bundle.resolve()):
         raise InputError(f"{output} cannot be written: it is in the folder of the bundle, which holds nothing else")
-    if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
+    check_outside_bundles(output)
+    if not output.exists():
+        return
+    if any(source.exists() and output.samefile(source) for source in sources):
         raise InputError(f"{output} cannot be written: it is the input")
+    if any(output.samefile(file) for file in files_read() if file.exists()):
+        raise InputError(f"{output} cannot be written: this command reads it")
 
 
 @contextmanager

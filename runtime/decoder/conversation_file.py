@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.decoder.chat_template import Message
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_file
@@ -25,6 +26,7 @@ def write_conversation(path: Path, messages: Sequence[Message]) -> None:
         data = text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be written: the conversation is not JSON ({error})") from None
+    check_outside_bundles(path)
     try:
         with whole_file(path) as file:
             file.write(data + b"\n")

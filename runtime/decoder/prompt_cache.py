@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.errors import InputError, option
 from triform.runtime.files import whole_file
 
@@ -63,6 +64,7 @@ def write_prompt_cache(
     text = json.dumps(header).encode()
     # The format pads the header with spaces, so that the data begins at a multiple of eight bytes.
     text += b" " * (-len(text) % 8)
+    check_outside_bundles(path)
     with whole_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():

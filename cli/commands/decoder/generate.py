@@ -150,11 +150,13 @@ def _if_writable(prompt_cache: Path) -> Path | None:
     """The same path; None, with a note, if there is a file that can only be read.
 
     Raises:
-        InputError: there is no file, and none can be made.
+        InputError: there is no file, and none can be made; it is in a bundle, or another file that was read.
     """
+    from triform.cli.outputs.part_file import check_not_read
     from triform.runtime.errors import InputError
     from triform.runtime.files import check_writable
 
+    check_not_read(prompt_cache, (), None)
     try:
         check_writable(prompt_cache)
     except InputError as error:

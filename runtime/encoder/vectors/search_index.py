@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, unit
 from triform.runtime.bundle.manifest import FileInfo
+from triform.runtime.bundle.outside import check_outside_bundles
 from triform.runtime.checked_json import Mismatch, build, is_whole, sealed
 from triform.runtime.encoder.vectors.embedding import default_document_prompt, embed, embedding_info
 from triform.runtime.errors import InputError, pass_on
@@ -145,6 +146,7 @@ def build_index(
         InputError: the folder cannot be created, or there are no documents.
         TriformError: see `embed`.
     """
+    check_outside_bundles(folder)
     embedding = embedding_info(model)
     before = default_document_prompt(embedding) if prompt is None else prompt
     with whole_folder(folder) as staging:
