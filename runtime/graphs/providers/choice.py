@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from triform.runtime.errors import ProviderError
-from triform.runtime.graphs.providers.names import CPU, CUDA, TENSORRT, is_called, short_name
+from triform.runtime.graphs.providers.names import CPU, CUDA, OPENVINO, TENSORRT, is_called, short_name
 from triform.runtime.graphs.providers.plugins import PLUGINS, installed_plugins, register
 
 # Those that bundles made for GPUs run on, the first choice first.
 GPU_PROVIDERS = (CUDA,)
 # Those that need NVIDIA's libraries, which pip packages install where the system does not look for them.
 _NEED_NVIDIA = (CUDA, TENSORRT)
-# Without a user's own options. By default the arena doubles whenever it grows, so that it takes up to twice the memory
-# that a model needs.
-_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {CUDA: {"arena_extend_strategy": "kSameAsRequested"}}
+# Without a user's own options. CUDA's arena doubles whenever it grows, so that it takes up to twice the memory that a
+# model needs; and OpenVINO computes float32 graphs in bfloat16 on processors that have it.
+_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    CUDA: {"arena_extend_strategy": "kSameAsRequested"},
+    OPENVINO: {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'},
+}
 _REPLACE = "install {0} in place of the package onnxruntime; docs/providers.md has the commands"
 # Providers that other builds of onnxruntime have, and how to come by them.
 _OTHER_BUILDS = {

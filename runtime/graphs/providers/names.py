@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 _ENDING = "ExecutionProvider"
 # How products are called where onnxruntime shortens or lengthens their names.
 _ALIASES = {"directml": "dml", "tensorrtrtx": "nvtensorrtrtx"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from triform.runtime.errors import InputError, ProviderError, option
 from triform.runtime.graphs.providers.failures import first_line, known_cause
-from triform.runtime.graphs.providers.names import short_name
+from triform.runtime.graphs.providers.names import OPENVINO, short_name
 
 # The option that chooses among a plugin's devices; onnxruntime has no name for it.
 DEVICE = "device_type"
@@ -43,7 +43,7 @@ PLUGINS = {
             "a GPU and a driver for Vulkan, Direct3D 12 or Metal",
         ),
         Plugin(
-            "OpenVINOExecutionProvider",
+            OPENVINO,
             "onnxruntime-ep-openvino",
             "onnxruntime_ep_openvino",
             "a processor, GPU or NPU by Intel",

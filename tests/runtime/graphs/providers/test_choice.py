@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from triform.runtime.errors import ProviderError
 from triform.runtime.graphs.providers import choice, plugins
 from triform.runtime.graphs.providers.choice import choose, options_of, overwritten_gpu_package, preload
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA, OPENVINO = "CPUExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,10 @@ def test_options_of_a_user_come_before_the_defaults():
         "arena_extend_strategy": "kNextPowerOfTwo",
         "enable_cuda_graph": "1",
     }
+    assert json.loads(options_of(OPENVINO, {"cache_dir": "here"}, False)["load_config"]) == {
+        "CPU": {"INFERENCE_PRECISION_HINT": "f32"}
+    }
+    assert options_of(OPENVINO, {"load_config": "{}"}, False) == {"load_config": "{}"}
     assert options_of("DmlExecutionProvider", {"device_id": "1"}, True) == {"device_id": "1"}
     assert options_of("DmlExecutionProvider", None, True) == {}
     assert "enable_cuda_graph" not in options_of(CUDA, None, False)
