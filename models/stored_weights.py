@@ -72,10 +72,16 @@ def _product(*args: Any) -> torch.Tensor:
     """The product of the last two arguments, the second of which is stored, plus the one before them, if any."""
     *bias, x = (_widened(value) for value in args[:-1])
     weight = args[-1].stored
-    result = torch.empty(x.shape[0], weight.shape[1])
-    step = max(1, _AT_ONCE // max(1, weight.shape[0]))
-    for start in range(0, weight.shape[1], step):
-        result[:, start : start + step] = x @ weight[:, start : start + step].float()
+    rows, columns = weight.shape
+    if weight.stride(0) > weight.stride(1):
+        # As gradients need it. What is stored in blocks cannot be read by columns.
+        result, step = torch.zeros(x.shape[0], columns), max(1, _AT_ONCE // max(1, columns))
+        for start in range(0, rows, step):
+            result.addmm_(x[:, start : start + step], weight[start : start + step].float())
+    else:
+        result, step = torch.empty(x.shape[0], columns), max(1, _AT_ONCE // max(1, rows))
+        for start in range(0, columns, step):
+            result[:, start : start + step] = x @ weight[:, start : start + step].float()
     return result + bias[0] if bias else result
 
 

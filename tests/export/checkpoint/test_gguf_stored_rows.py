@@ -12,11 +12,14 @@ from transformers import AutoModelForCausalLM
 from tests.checkpoints.gguf_blocks import random_tensor
 from tests.export.quantize.test_stored_blocks import MIXTURES, write
 from triform.export.checkpoint.gguf import loading
+from triform.export.checkpoint.gguf import stored_rows as gguf_rows
+from triform.export.checkpoint.gguf.blocks import decode
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.gguf.stored_rows import StoredRows, stored_rows
 from triform.export.graph.weights import same_memory
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+from triform.models import stored_weights
 from triform.models.stored_weights import StoredWeight
 
 ORDER = np.array([4, 0, 1, 2, 6, 5, 3])
@@ -74,6 +77,20 @@ def test_computing_with_it(both):
     assert torch.allclose(linear(x, stored, bias), linear(x, expected, bias), rtol=1e-5, atol=1e-4)
     ids = torch.tensor([[6, 0, 6]])
     assert torch.equal(torch.nn.functional.embedding(ids, stored), torch.nn.functional.embedding(ids, expected))
+
+
+def test_a_gradient_unpacks_each_row_once(both, monkeypatch):
+    unpacked = []
+    monkeypatch.setattr(stored_weights, "_AT_ONCE", 1024)
+    monkeypatch.setattr(gguf_rows, "decode", lambda tensor: unpacked.append(tensor.shape[0]) or decode(tensor))
+    stored, expected = StoredWeight(both[0]), both[1]
+    x = torch.randn(5, 512, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    output = torch.nn.functional.linear(x, stored)
+    assert sum(unpacked) == 7
+    upstream = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad(output, x, upstream)
+    assert sum(unpacked) == 14
+    assert torch.allclose(found, upstream @ expected, rtol=1e-5, atol=1e-4)
 
 
 def test_it_cannot_be_changed(both):
