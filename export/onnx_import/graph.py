@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from triform.export.graph.nodes import add_initializer
-from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.errors import ExportError, UnsupportedError, option
 from triform.runtime.printable import quoted
 
 TOKEN_TYPES = "token_type_ids"
@@ -25,6 +25,8 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "question-answering": ("start_logits", "end_logits"),
 }
 _BY_TOKEN = {"last_hidden_state", "start_logits", "end_logits"}
+# Those of one number a token, or one vector a text.
+_OF_A_ROW = {"start_logits", "end_logits", "sentence_embedding"}
 # GatherND of a batch; Einsum is not used, so nothing else needs more than 8.
 _OLDEST_FOR_MASKS = 12
 
@@ -65,6 +67,7 @@ def adapt(model: ir.Model, path: Path, task: str) -> None:
     if task == "fill-mask":
         _pick_positions(model, path)
     for value in model.graph.outputs:
+        _check_axes(value, path, task)
         _set_axes(value, task)
 
 
@@ -159,6 +162,16 @@ def _pick_positions(model: ir.Model, path: Path) -> None:
     picked.name, picked.type = "logits", ir.TensorType(ir.DataType.FLOAT)
     picked.shape = ir.Shape(["batch", "num_logits", width])
     graph.outputs[:] = [picked]
+
+
+def _check_axes(value: ir.Value, path: Path, task: str) -> None:
+    """Refuse an output of as many axes as another task has, if the graph says how many there are."""
+    axes = 2 if value.name in _OF_A_ROW or task == "text-classification" else 3
+    if value.shape is not None and len(value.shape) != axes:
+        raise UnsupportedError(
+            f"{path} gives {value.name} of {len(value.shape)} axes, and {task} has {axes}: "
+            f"name the graph's own task with {option('task')}"
+        )
 
 
 def _set_axes(value: ir.Value, task: str) -> None:

@@ -68,6 +68,28 @@ def test_a_difference_above_a_ten_thousandth_of_the_largest_number(by, same):
         )
 
 
+@pytest.mark.parametrize(("by", "same"), [(0.0, True), (0.0001, True), (0.004, False)])
+def test_an_output_in_half_floats_is_rounded_once(by, same):
+    """The numbers of half floats between 2 and 4 are 2 ** -9 apart, so that rounding moves a number by 2 ** -10."""
+
+    def original(arrays):
+        return np.full((2, 3), 2 + 2**-9, np.float16)
+
+    def imported(arrays):
+        return np.full((2, 3), 2 + 2**-9 + 2**-10 * 0.999 + by, np.float32)
+
+    runners = Runner({"logits": original}), Runner({"logits": imported})
+    if same:
+        check_same(*runners, SAMPLES, PAD, None)
+    else:
+        with pytest.raises(ExportError, match="the output logits"):
+            check_same(*runners, SAMPLES, PAD, None)
+    # Floats are not rounded.
+    exact = Runner({"logits": lambda arrays: original(arrays).astype(np.float32)})
+    with pytest.raises(ExportError, match="the output logits"):
+        check_same(exact, runners[1], SAMPLES, PAD, None)
+
+
 def test_another_shape():
     original, imported = Runner({"logits": sums}), Runner({"logits": lambda arrays: sums(arrays)[:, 0]})
     with pytest.raises(ExportError, match="the output logits of the imported graph differs"):

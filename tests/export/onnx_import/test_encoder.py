@@ -183,6 +183,19 @@ def test_tasks_that_do_not_fit(folder, tmp_path):
     refusal(add_table(folder, output="scores"), tmp_path, InputError, "the task of")
 
 
+@pytest.mark.parametrize(
+    ("head", "task", "said"),
+    [
+        ("Token", "text-classification", "gives logits of 3 axes, and text-classification has 2"),
+        ("Sequence", "token-classification", "gives logits of 2 axes, and token-classification has 3"),
+    ],
+)
+def test_another_task_with_logits(tmp_path, head, task, said):
+    source = bert_folder(tmp_path / "source", f"BertFor{head}Classification", num_hidden_layers=1, num_labels=3)
+    add_traced(source, f"BertFor{head}Classification", ("logits",))
+    refusal(source, tmp_path, UnsupportedError, said, task=task)
+
+
 def test_folders_that_are_refused(folder, tmp_path):
     refusal(folder, tmp_path, ExportError, "has no .onnx file")
     refusal(tmp_path / "no", tmp_path, ExportError, "is not a folder")
