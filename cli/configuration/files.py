@@ -70,7 +70,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if len(data) > _LARGEST:
         raise InputError(f"{path} is larger than {_LARGEST} bytes; remove what is not settings")
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except RecursionError:

@@ -129,6 +129,9 @@ def test_lists_and_texts_that_are_not_text(files, call):
     assert f"{local}: [generate] stop must be a list, with a text for each, not 'a'" in call("generate", "b", "c")[2]
     files(local='[generate]\nstop = ["a", 1]\n')
     assert "stop must be a text, not 1" in call("generate", "b", "c")[2]
+    # A byte-order mark, as editors on Windows put first, is no setting.
+    local.write_bytes(b'\xef\xbb\xbf[generate]\nstop = ["a", 1]\n')
+    assert "stop must be a text, not 1" in call("generate", "b", "c")[2]
     local.write_bytes(b"# \xff\n")
     assert f"{local} is not UTF-8 text" in one_line(call("generate", "b", "c")[2])
     # Other commands, and pages of help of none, do not read it.

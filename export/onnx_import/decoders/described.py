@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,7 +77,10 @@ def describe_decoder(folder: Path, other: Path | None) -> Described:
         )
     source = Source(folder.resolve().name, config_folder, config_folder, config_folder)
     config, tokenizer = read_config(source), _tokenizer(source)
-    names = _names(genai) if genai is not None else Names()
+    names = Names()
+    if genai is not None:
+        with _named(folder):
+            names = _names(genai)
     generation = read_generation_config(source)
     return Described(
         source, config, config.model_type, generation, tokenizer, names, _head_dim(config), origin_of(source.path),
@@ -86,7 +91,7 @@ def describe_decoder(folder: Path, other: Path | None) -> Described:
 def _of_genai(folder: Path, content: dict[str, Any]) -> Described:
     source = Source(folder.resolve().name, folder, folder, folder)
     model, search = content.get("model"), content.get("search")
-    try:
+    with _named(folder):
         if not isinstance(model, dict):
             raise TypeError("model")
         head_dim = int(model["decoder"]["head_size"])
@@ -95,12 +100,18 @@ def _of_genai(folder: Path, content: dict[str, Any]) -> Described:
         generation = {name: search[name] for name in _SEARCH if name in search} if isinstance(search, dict) else {}
         tokens = {name: model.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         names, kind = _names(content), str(model["type"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ExportError(f"{folder / GENAI_CONFIG} cannot be read: {error} is missing or of another kind") from error
     return Described(
         source, config, kind, SimpleNamespace(**generation, **tokens), _tokenizer(source), names, head_dim,
         origin_of(source.path), content,
     )  # fmt: skip
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExportError(f"{folder / GENAI_CONFIG} cannot be read: {error} is missing or of another kind") from error
 
 
 def _names(content: dict[str, Any]) -> Names:

@@ -359,6 +359,11 @@ def test_folders_that_are_refused(source, usual, tmp_path):
     onnx.save(usual, folder / "decoder_model_merged.onnx")
     refusal("`task` is for encoders", InputError, task="fill-mask")
     refusal("more than the model's own limit of 128", InputError, context_length=129)
+    # Beside a config.json that says the rest.
+    for content, said in (("{}", "'model' is missing"), ('{"model": {"decoder": {"inputs": []}}}', "'items'")):
+        (folder / "genai_config.json").write_text(content)
+        refusal(said)
+    (folder / "genai_config.json").unlink()
     (folder / "tokenizer.json").unlink()
     refusal("has no usable tokenizer")
     (folder / "config.json").unlink()
