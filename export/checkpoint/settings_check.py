@@ -41,6 +41,7 @@ class _Config:
     id2label: dict[str, str | int | float] | None = None
     quantization_config: _AnyObject | None = None
     task_specific_params: _AnyObject | None = None
+    sentence_transformers: _AnyObject | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ WRONG_TYPES = {
         "rms_norm_eps": ("z",),
         "id2label": (5, {"0": [1]}),
         "quantization_config": (4,),
+        "sentence_transformers": (4, [1], "x"),
         "rope_scaling": (3,),
         "rope_theta": ("a", [1.0], True, 0, -1.0, float("nan"), float("inf")),
         "rope_parameters": (
