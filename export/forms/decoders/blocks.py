@@ -47,7 +47,7 @@ from triform.export.verify.decoder import (
     reference_states,
     verify_rows,
 )
-from triform.export.write import Stored, write_graph
+from triform.export.write import GraphFile, Stored, write_graph
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 from triform.runtime.machine.memory import give_back_memory
@@ -115,7 +115,12 @@ def build_from_blocks(
         formats += Counter(lower_stored_experts(graph, stored, _OTHER_BITS, options.accuracy_level))
         others = lower_to_blocks(graph, scheme, {})
         formats += Counter({f"int{_OTHER_BITS}": others} if others else {})
-        write_graph(graph, folder / GRAPH_FILE, written)
+        with GraphFile(folder / GRAPH_FILE, written) as file:
+            # One by one, so that none is in memory any more when the graph runs.
+            for value in graph.graph.initializers.values():
+                file.store(value)
+            file.finish(graph)
+        give_back_memory()
         compare = partial(_compare, cache, logits, ids)
         quantized = compare(folder / GRAPH_FILE)
         of_prompts = None
