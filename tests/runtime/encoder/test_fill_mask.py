@@ -58,10 +58,19 @@ def reference(source):
 
 
 def assert_same(masks, expected):
+    """Scores fall alike; which of two tokens with the same score comes first is left open.
+
+    The tokenizer is trained anew in each run, and comes out a little different, so any two may be that close.
+    """
     assert [len(one) for one in masks] == [len(one) for one in expected]
     for found, wanted in zip(masks, expected, strict=True):
-        for one, other in zip(found, wanted, strict=True):
-            assert dataclasses.asdict(one) == {**other, "score": pytest.approx(other["score"], abs=1e-5)}
+        assert [one.score for one in found] == pytest.approx([other["score"] for other in wanted], abs=1e-5)
+        for one, other in zip(_by_token(map(dataclasses.asdict, found)), _by_token(wanted), strict=True):
+            assert one == {**other, "score": pytest.approx(other["score"], abs=1e-5)}
+
+
+def _by_token(fillings):
+    return sorted(fillings, key=lambda filling: filling["token"])
 
 
 @pytest.mark.parametrize("top_k", [5, 40])

@@ -87,7 +87,7 @@ def test_the_likeliest_answers_of_a_window(seed, longest, top_k):
     sequences = [None, 0, 0, None, 1, 1, 1, 1, 1, None]
     row = row_of([None, 0, 1, None, 0, 1, 2, 3, 4, None], sequences)
     start, end = random.normal(size=(2, 10)).astype(np.float32)
-    window = answering._Window(row, start, end, 0)
+    window = answering._Window(row, start, end, 0, 1)
     possible = [0, 4, 5, 6, 7, 8]
     begins, ends = (np.exp(logits[possible]) / np.exp(logits[possible]).sum() for logits in (start, end))
     assert window.no_answer() == pytest.approx(begins[0] * ends[0], rel=1e-5)
