@@ -42,6 +42,10 @@ from triform.models.paths import weights_not_finite
 from triform.models.stored_weights import stored_weight
 from triform.runtime.errors import ExportError, option
 
+# Bytes of a GGUF file from which on its matrices are unpacked each time that they are read. That takes an export of a
+# smaller one a tenth more of time, for memory that machines which export have: eight times the file at most.
+LARGE_GGUF = 2**28
+
 
 def read_config(source: Source) -> PretrainedConfig:
     """Read the model's config.
@@ -93,7 +97,7 @@ def load_checkpoint(
         config: from `read_config`.
         auto_class: the transformers class that loads it.
         unused: parts of the model that may be missing, because no output depends on them.
-        as_stored: leave matrices of 16-bit floats, and those in the blocks of GGUF files, in their files, see
+        as_stored: leave matrices of 16-bit floats, and those in the blocks of large GGUF files, in their files, see
             `StoredWeight`; all are float32 otherwise, and where an adapter changes them.
 
     Raises:
@@ -115,7 +119,8 @@ def load_model(
     """Load the weights alone. Arguments and errors as `load_checkpoint`."""
     if source.gguf is not None:
         with quiet():
-            loaded = gguf.load_gguf_model(source.gguf, config, auto_class, as_stored=as_stored)
+            in_blocks = as_stored and source.size >= LARGE_GGUF
+            loaded = gguf.load_gguf_model(source.gguf, config, auto_class, as_stored=in_blocks)
         _check_missing(source, loaded.missing, unused)
         _check_finite(source, loaded.model, loaded.missing)
         return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)

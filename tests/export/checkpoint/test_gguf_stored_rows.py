@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.checkpoints.gguf_blocks import random_tensor
 from tests.export.quantize.test_stored_blocks import MIXTURES, write
+from triform.export.checkpoint import loading as checkpoint_loading
 from triform.export.checkpoint.gguf import loading
 from triform.export.checkpoint.gguf import stored_rows as gguf_rows
 from triform.export.checkpoint.gguf.blocks import decode
@@ -93,6 +94,11 @@ def test_a_gradient_unpacks_each_row_once(both, monkeypatch):
     assert torch.allclose(found, upstream @ expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.fixture
+def every_file_is_large(monkeypatch):
+    monkeypatch.setattr(checkpoint_loading, "LARGE_GGUF", 0)
+
+
 def test_it_cannot_be_changed(both):
     with pytest.raises(TypeError, match="changes a weight that is only read"):
         both[0].mul_(2)
@@ -126,6 +132,7 @@ def test_a_model_computes_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"quantize": "int4", "fast": True}, {"quantize": "none"}], ids=str)
+@pytest.mark.usefixtures("every_file_is_large")
 def test_exports_of_the_numbers_are_those_of_a_file_of_floats(options, tmp_path):
     path, stored = write(tmp_path, "llama", MIXTURES["llama"]), {}
     for name in ("model", "plain"):
@@ -137,6 +144,7 @@ def test_exports_of_the_numbers_are_those_of_a_file_of_floats(options, tmp_path)
 @pytest.mark.parametrize(
     "options", [{"quantize": "int8"}, {"target_bits": 6}, {"quantize": "int4", "target": "gpu"}], ids=str
 )
+@pytest.mark.usefixtures("every_file_is_large")
 def test_exports_that_are_calibrated_lose_as_little(options, tmp_path):
     """Sums of energies depend on where numbers lie in memory, so that single integers may be others."""
     path, lost = write(tmp_path, "llama", MIXTURES["llama"]), {}
