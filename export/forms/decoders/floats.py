@@ -119,6 +119,8 @@ def build_from_floats(
             if options.quantize != "none":
                 # Beside weights of 4 bytes they are small, and are opened faster than they are computed.
                 compute_rotary_tables(traced.graph, traced.frequencies)
+            if options.quantize not in ("none", KEEP):
+                narrow_kernels_and_tables(traced.graph)
             stored: Stored = {}
             prompts = _products_for_prompts(traced, measured, folder, stored, clock) if options.fast_prompts else None
             quantization = _quantize(traced, measured, folder, stored, Path(scratch), options, clock)
@@ -241,8 +243,6 @@ def _quantize(
         clock: gets notes of what was measured.
     """
     graph = traced.graph
-    if options.quantize not in ("none", KEEP):
-        narrow_kernels_and_tables(graph)
     with GraphFile(folder / GRAPH_FILE, stored) as file:
         if options.quantize == "none":
             lower_to_float(graph)
