@@ -131,8 +131,9 @@ def build_from_blocks(
             of_prompts = prompts.finish(compare)
     notes = {
         **dict(spec.notes),
-        "parity": f"against PyTorch with the file's numbers in float32: exactly on {len(exact_ids)} tokens, with "
-        f"activations in float32; as it runs on {len(ids)}",
+        "parity": f"against PyTorch with the file's numbers in float32, on {len(exact_ids)} tokens: the graph with "
+        "them, and with the blocks and activations in float32 all tokens but the last at once, then this one; as it "
+        f"runs on {len(ids)}",
     }
     quantization = Quantization(
         KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=dict(formats)
