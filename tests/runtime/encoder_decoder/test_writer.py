@@ -188,18 +188,19 @@ def test_eight_texts_run_at_once_unless_it_is_said_otherwise():
 
 @pytest.mark.parametrize(("longest", "cut"), [(77, 77), (None, 16384)])
 def test_how_long_a_text_may_be(monkeypatch, longest, cut):
-    """A model without a limit of its own reads 16384 tokens."""
+    """A model without a limit of its own reads 16384 tokens. What is longer is cut where the tokenizer names."""
 
     class Read(Exception):
         pass
 
-    def text(folder, info, most, vocabulary, *, strict):
-        raise Read(most, vocabulary, strict)
+    def text(folder, info, most, vocabulary, *, strict, truncation_side):
+        raise Read(most, vocabulary, strict, truncation_side)
 
     monkeypatch.setattr(module, "SourceText", text)
     info = SimpleNamespace(text=SimpleNamespace(vocabulary=9), max_source_length=longest)
     manifest = SimpleNamespace(encoder_decoder=info, vocab_size=5)
+    tokenizer = SimpleNamespace(truncation_side="left")
     for strict in ({}, {"strict": True}):
         with pytest.raises(Read) as read:
-            SourceWriter(SimpleNamespace(manifest=manifest, folder="some/bundle"), **strict)
-        assert read.value.args == (cut, 9, bool(strict))
+            SourceWriter(SimpleNamespace(manifest=manifest, folder="some/bundle", tokenizer=tokenizer), **strict)
+        assert read.value.args == (cut, 9, bool(strict), "left")
