@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from triform.cli.arguments.optional_values import with_values
 from triform.cli.command_table import BATCH_MODULES, COMMAND_MODULES, CONFIGURABLE, load_command
 from triform.cli.configuration.command import configure
 from triform.cli.configuration.origins import use_origins_of, with_origins
@@ -215,7 +216,7 @@ def run(arguments: list[str]) -> int:
     from triform.runtime.errors import InputError, TriformError, use_defaults
 
     try:
-        result = app(arguments, prog_name="triform", standalone_mode=False)
+        result = app(with_values(arguments), prog_name="triform", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as exit_:
         return int(exit_.exit_code)
