@@ -90,6 +90,13 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any] | ir.LazyTen
     return value
 
 
+def widened(graph: ir.Graph, before: ir.Node, stored: ir.Value) -> ir.Value:
+    """A constant in float32, which ONNX Runtime computes once, when it opens the graph; the cast goes before a node."""
+    wide = insert(graph, before, "Cast", [stored], attributes={"to": ir.DataType.FLOAT}).outputs[0]
+    wide.type, wide.shape = ir.TensorType(ir.DataType.FLOAT), stored.shape
+    return wide
+
+
 def nodes(graph: ir.Graph, *op_types: str) -> list[ir.Node]:
     """A list of the graph's nodes of these types; a pass may change the graph while it iterates."""
     return [node for node in graph if node.op_type in op_types]

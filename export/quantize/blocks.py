@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR
-from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
+from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep, widened
 from triform.export.graph.packed import packed
 from triform.export.graph.weights import scaled_rows, shape_of, stored_matrix
 from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, fitting_block_size, quantize_matrix
@@ -278,10 +278,7 @@ def _factors(graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks, store: S
 
 
 def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float32], store: Store) -> ir.Value:
-    """Scales as the operators read them, float32; stored in float16 where that changes none.
-
-    ONNX Runtime computes the cast once, when it opens the graph.
-    """
+    """Scales as the operators read them, float32; stored in float16 where that changes none."""
     # Numbers that are too large become infinite, which is a change.
     with np.errstate(over="ignore"):
         halves = scales.astype(np.float16)
@@ -291,9 +288,7 @@ def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float3
         return wide
     stored = add_initializer(graph, f"{name}.scales", halves)
     store(stored)
-    cast = insert(graph, node, "Cast", [stored], attributes={"to": ir.DataType.FLOAT}).outputs[0]
-    cast.type, cast.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(scales.shape)
-    return cast
+    return widened(graph, node, stored)
 
 
 def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.nodes import add_initializer, insert, replace, set_type, sweep
+from triform.export.graph.nodes import add_initializer, insert, replace, set_type, sweep, widened
 from triform.export.graph.weights import shape_of
 from triform.export.quantize.blocks import is_token_table
 
@@ -71,7 +71,7 @@ def _in_8_bits(graph: ir.Graph, before: ir.Node, kernel: ir.Value) -> ir.Value |
     stored = add_initializer(graph, f"{kernel.name}.int8", integers.to(torch.int8).numpy())
     factors = add_initializer(graph, f"{kernel.name}.scales", scales.numpy())
     shape = add_initializer(graph, f"{kernel.name}.shape", np.array(weight.shape))
-    product = insert(graph, before, "Mul", [_widened(graph, before, value) for value in (stored, factors)]).outputs[0]
+    product = insert(graph, before, "Mul", [widened(graph, before, value) for value in (stored, factors)]).outputs[0]
     return insert(graph, before, "Reshape", [product, shape]).outputs[0]
 
 
@@ -80,7 +80,7 @@ def _in_float16(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value |
     halves = numbers.half()
     if not _is_close(halves.float(), numbers, _CLOSE_IN_FLOAT16):
         return None
-    return _widened(graph, before, add_initializer(graph, f"{value.name}.float16", halves.numpy()))
+    return widened(graph, before, add_initializer(graph, f"{value.name}.float16", halves.numpy()))
 
 
 def _numbers(value: ir.Value) -> torch.Tensor:
@@ -92,9 +92,3 @@ def _numbers(value: ir.Value) -> torch.Tensor:
 def _is_close(rounded: torch.Tensor, numbers: torch.Tensor, share: float) -> bool:
     # Numbers that are too large become infinite, and the comparison false.
     return bool((rounded - numbers).norm() <= share * numbers.norm())
-
-
-def _widened(graph: ir.Graph, before: ir.Node, stored: ir.Value) -> ir.Value:
-    wide = insert(graph, before, "Cast", [stored], attributes={"to": ir.DataType.FLOAT}).outputs[0]
-    wide.type, wide.shape = ir.TensorType(ir.DataType.FLOAT), stored.shape
-    return wide
